@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -165,7 +165,7 @@ def _convolution_cases(layer: Layer, generator: torch.Generator) -> Iterator[Cas
         wanted = [index == 0, index == 1, False]
         operands = grad_output, input, weight
         both = torch.ops.aten.convolution_backward(*operands, None, *geometry, wanted)
-        return cast(Tensor, both[index])
+        return both[index]
 
     input = torch.randn(layer.input, generator=generator)
     weight = torch.randn(layer.weight, generator=generator) / math.sqrt(layer.weight[1] * 9)
@@ -175,7 +175,7 @@ def _convolution_cases(layer: Layer, generator: torch.Generator) -> Iterator[Cas
     matrix = weight.flatten(1)
 
     def columns() -> Tensor:
-        return cast(Tensor, torch.ops.aten.im2col(large, *window))
+        return torch.ops.aten.im2col(large, *window)
 
     ours: dict[str, Step] = {
         "down": lambda: ops.conv2d(large, weight, None, stride, 1),
@@ -188,14 +188,13 @@ def _convolution_cases(layer: Layer, generator: torch.Generator) -> Iterator[Cas
     }
     unfolded: dict[str, Step] = {
         "down": lambda: (matrix @ columns()).view(small.shape),
-        "up": lambda: cast(
-            Tensor,
-            torch.ops.aten.col2im(matrix.t() @ small.flatten(2), large.shape[2:], *window),
+        "up": lambda: torch.ops.aten.col2im(
+            matrix.t() @ small.flatten(2), large.shape[2:], *window
         ),
         "weight": lambda: (small.flatten(2) @ columns().transpose(1, 2)).sum(0).view(weight.shape),
     }
     terms = {"down": layer.weight[1] * 9, "up": layer.weight[0] * 9, "weight": pixels}
-    theirs = {
+    theirs: dict[str, Callable[..., Tensor]] = {
         "forward": forward,
         "grad_input": partial(gradient, 0),
         "grad_weight": partial(gradient, 1),
