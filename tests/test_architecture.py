@@ -58,7 +58,9 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 SCRIPTS = sorted((ROOT / "bench").glob("*.py"))
 HEADERS = sorted(CSRC.rglob("*.h"))
 SOURCES = sorted(CSRC.rglob("*.cpp"))
-PURE_SOURCES = [path for path in SOURCES if not path.name.startswith("bindings")]
+PIECES = sorted(CSRC.rglob("*.inl"))  # included into a source, incomplete alone
+COMPILE_ALONE = [path for path in HEADERS + SOURCES if not path.name.startswith("bindings")]
+CODE = [*MODULES, *SCRIPTS, *HEADERS, *SOURCES, *PIECES, *sorted(CSRC.rglob("*.cu*"))]
 
 
 def name_of(path: Path) -> str:
@@ -215,10 +217,7 @@ def test_only_the_command_line_prints(path: Path) -> None:
     assert not found
 
 
-TEXT = [*MODULES, *SCRIPTS, *HEADERS, *SOURCES, *CSRC.rglob("*.cu*"), *ROOT.glob("tests/*.py")]
-
-
-@pytest.mark.parametrize("path", TEXT, ids=name_of)
+@pytest.mark.parametrize("path", CODE + sorted(ROOT.glob("tests/*.py")), ids=name_of)
 def test_files_are_short_and_finished(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     lines = text.count("\n")
@@ -240,8 +239,7 @@ def test_names_say_what_a_file_is_for() -> None:
 
 def test_no_flag_makes_results_differ_by_machine() -> None:
     flags = r"march\W*native|-O[f]ast|fast[_-]math"
-    files = [*MODULES, *SCRIPTS, *HEADERS, *SOURCES, *CSRC.rglob("*.cu*")]
-    files += [ROOT / name for name in ("setup.py", "pyproject.toml", "Makefile")]
+    files = CODE + [ROOT / name for name in ("setup.py", "pyproject.toml", "Makefile")]
     wrong = [
         name_of(path) for path in files if path.exists() and re.search(flags, path.read_text())
     ]
@@ -327,7 +325,7 @@ assert not heavy, heavy
 # --- C++ ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", HEADERS + SOURCES, ids=name_of)
+@pytest.mark.parametrize("path", HEADERS + SOURCES + PIECES, ids=name_of)
 def test_kernels_include_only_what_lies_below(path: Path) -> None:
     included = re.findall(r'^\s*#\s*include\s*([<"][^>"]+)', path.read_text(), flags=re.M)
     foreign = [name[1:] for name in included if re.match(r"<(torch|ATen|c10|caffe2)/", name)]
@@ -355,14 +353,12 @@ def test_kernels_decide_no_thread_count(path: Path) -> None:
     assert not re.findall(r"#\s*pragma\s+omp|\bomp_\w+|std::thread\b|pthread_", path.read_text())
 
 
-@pytest.mark.parametrize("path", PURE_SOURCES + HEADERS, ids=name_of)
+@pytest.mark.parametrize("path", COMPILE_ALONE, ids=name_of)
 def test_kernels_compile_alone(path: Path) -> None:
     """Without torch's and without Python's headers; a header is complete by itself."""
     compiler = next(filter(None, map(shutil.which, ("g++", "c++", "clang++"))), None)
     if compiler is None:
         pytest.skip("no C++ compiler: looked for g++, c++, clang++")
-    if path.name.startswith("bindings"):
-        pytest.skip("the bindings know Python")
     command = [compiler, "-std=c++17", "-fsyntax-only", "-Icsrc", "-x", "c++", str(path)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 0, result.stderr
