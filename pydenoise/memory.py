@@ -1,0 +1,260 @@
+"""Where tensors come from: fresh ones, recycled ones, and the flat buffers of parameters.
+
+`empty` is the one place in the package that creates tensors for results, and it counts them. Inside
+`recycling()` it hands out tensors again that nobody holds any more; outside, every one is fresh.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from sys import getrefcount
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+__all__ = ["allocations", "clear", "empty", "join", "joined", "recycling"]
+
+IDLE_BYTES = 256 * 2**20
+"""What a thread's pool may keep of tensors that its latest two scopes had no use for."""
+
+# A tensor that only its shelf holds: the shelf's reference and the argument of getrefcount.
+_SHELF = [object()]
+_HELD_BY_SHELF_ALONE = getrefcount(_SHELF[0])
+
+_lock = threading.Lock()
+_created = 0
+
+
+def allocations() -> int:
+    """Count of tensors created by `empty` in this process, all threads together.
+
+    Returns
+    -------
+    int
+        A recycled tensor does not count; the difference of two readings is what was created.
+    """
+    return _created
+
+
+class _Shelf:
+    """All pooled tensors of one kind, in use or not, and the scope that last asked for one."""
+
+    __slots__ = ("tensors", "turn")
+
+    def __init__(self) -> None:
+        self.tensors: list[Tensor] = []
+        self.turn = 0
+
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+
+class _Pool(threading.local):
+    """A thread's pooled tensors, and how deep in `recycling` scopes the thread is."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.turn = 0
+        self.has_grown = False
+        self.shelves: dict[tuple[object, ...], _Shelf] = {}
+
+    def take(
+        self,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        device: torch.device,
+        memory_format: torch.memory_format,
+    ) -> Tensor:
+        key: tuple[object, ...] = (shape, dtype, device, memory_format)
+        if device.type == "cuda":
+            # The next user of a tensor must wait for the last one: work on one stream does.
+            key += (torch.cuda.current_stream(device).cuda_stream,)
+        shelf = self.shelves.get(key)
+        if shelf is None:
+            shelf = self.shelves[key] = _Shelf()
+        shelf.turn = self.turn
+        tensors = shelf.tensors
+        for i in range(len(tensors)):
+            if getrefcount(tensors[i]) == _HELD_BY_SHELF_ALONE:
+                return tensors[i]
+        tensor = _create(shape, dtype, device, memory_format)
+        tensors.append(tensor)
+        self.has_grown = True
+        return tensor
+
+    def end_turn(self) -> None:
+        """Drop what lies idle, the longest unused first, down to `IDLE_BYTES`."""
+        if self.has_grown:
+            self.has_grown = False
+            idle = [
+                (shelf.turn, key, shelf.nbytes())
+                for key, shelf in self.shelves.items()
+                if shelf.turn < self.turn - 1
+            ]
+            excess = sum(nbytes for _, _, nbytes in idle) - IDLE_BYTES
+            for _, key, nbytes in sorted(idle, key=lambda entry: entry[0]):
+                if excess <= 0:
+                    break
+                del self.shelves[key]
+                excess -= nbytes
+        self.turn += 1
+
+
+_pool = _Pool()
+
+
+def empty(
+    shape: Iterable[int],
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Tensor:
+    """Create a tensor with undefined contents, or hand out a recycled one.
+
+    Parameters
+    ----------
+    shape : iterable of int
+        Sizes, none negative.
+    dtype : torch.dtype, optional
+        torch's default dtype if omitted.
+    device : torch.device or str, optional
+        The CPU if omitted.
+    memory_format : torch.memory_format
+        `torch.contiguous_format` or, for four dimensions, `torch.channels_last`.
+
+    Returns
+    -------
+    Tensor
+        Dense, never requiring a gradient. Fresh outside `recycling()`; inside, possibly one that
+        was in use before and that nobody else holds.
+    """
+    dtype = dtype or torch.get_default_dtype()
+    if not isinstance(device, torch.device):
+        device = torch.device(device or "cpu")
+    if _pool.depth:
+        return _pool.take(tuple(shape), dtype, device, memory_format)
+    return _create(tuple(shape), dtype, device, memory_format)
+
+
+def _create(
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    memory_format: torch.memory_format,
+) -> Tensor:
+    global _created
+    with _lock:
+        _created += 1
+    if torch.is_inference_mode_enabled():
+        # Its tensors cannot be written once the mode has ended, and ours may live longer.
+        with torch.inference_mode(False):
+            return torch.empty(shape, dtype=dtype, device=device, memory_format=memory_format)
+    return torch.empty(shape, dtype=dtype, device=device, memory_format=memory_format)
+
+
+class recycling:
+    """Scope in which `empty` hands out again what nobody holds any more.
+
+    Notes
+    -----
+    A pooled tensor is free when its pool holds the only reference to it: the interpreter's own
+    count says so. Nothing has to be given back, so nothing can be given back too early: what a
+    layer keeps for its backward pass is held by the layer's stack until that pass took it off.
+
+    A view does not hold the tensor it looks into. So a scope is opened only around code of this
+    package, which keeps no views, and only for tensors that stay inside: what a public call
+    returns is made outside any scope.
+
+    Scopes nest; pools are per thread. A pool keeps what its thread's latest two outermost scopes
+    used (a forward and a backward pass), and at most `IDLE_BYTES` beside it.
+    """
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        _pool.depth += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _pool.depth -= 1
+        if not _pool.depth:
+            _pool.end_turn()
+
+
+def clear() -> None:
+    """Let go of all pooled tensors of the calling thread; those in use stay valid."""
+    _pool.shelves.clear()
+
+
+def join(tensors: Sequence[Tensor]) -> Tensor:
+    """Move tensors into one flat buffer, in the order given; each becomes a view into it.
+
+    Parameters
+    ----------
+    tensors : sequence of Tensor
+        At least one, of one dtype and device. The same objects afterwards look into the new
+        buffer, contiguous and with their values kept, so whoever holds one goes on using it.
+        Views of them made before keep looking at the old memory.
+
+    Returns
+    -------
+    Tensor
+        1-d, the values of all tensors one after the other.
+
+    Raises
+    ------
+    ValueError
+        For no tensors, or mixed dtypes or devices.
+    """
+    kinds = {(tensor.dtype, tensor.device) for tensor in tensors}
+    if len(kinds) != 1:
+        names = ", ".join(sorted(f"{dtype} on {device}" for dtype, device in kinds)) or "no tensors"
+        raise ValueError(f"join: expected tensors of one dtype and device, got {names}")
+    ((dtype, device),) = kinds
+    flat = empty((sum(tensor.numel() for tensor in tensors),), dtype=dtype, device=device)
+    start = 0
+    for tensor in tensors:
+        view = flat[start : start + tensor.numel()].view(tensor.shape)
+        view.copy_(tensor)
+        tensor.data = view  # same object, other memory
+        start += tensor.numel()
+    return flat
+
+
+def joined(tensors: Sequence[Tensor]) -> Tensor | None:
+    """View of all tensors as one, where they lie back to back in one buffer.
+
+    Parameters
+    ----------
+    tensors : sequence of Tensor
+        In the order in which they are expected to lie, as `join` leaves them.
+
+    Returns
+    -------
+    Tensor or None
+        1-d, sharing their memory; None where they are not neighbours, or not contiguous.
+    """
+    if not tensors:
+        return None
+    first = tensors[0]
+    storage = first.untyped_storage().data_ptr()
+    expected = first.data_ptr()
+    for tensor in tensors:
+        if (
+            tensor.dtype != first.dtype
+            or tensor.device != first.device
+            or not tensor.is_contiguous()
+            or tensor.data_ptr() != expected
+            or tensor.untyped_storage().data_ptr() != storage
+        ):
+            return None
+        expected += tensor.nbytes
+    count = sum(tensor.numel() for tensor in tensors)
+    return first.as_strided((count,), (1,), first.storage_offset())

@@ -1,0 +1,40 @@
+"""Layers whose forward and backward are both written out; torch's names and arguments.
+
+`forward(x)` keeps what `backward(grad_output)` needs; backward returns the gradient of the input
+and adds to those of the parameters. Plain float32 or float64 tensors in and out, no autograd.
+"""
+
+from __future__ import annotations
+
+from . import init
+from .activation import LeakyReLU, ReLU, Sigmoid
+from .containers import Sequential, Skip
+from .conv import Conv2d, ConvTranspose2d, Fold, Unfold
+from .loss import L1Loss, Loss, MSELoss
+from .module import FlatParameters, LoadedKeys, Module, no_backward
+from .parameter import Parameter
+from .pooling import AvgPool2d, MaxPool2d, Upsample
+
+__all__ = [
+    "AvgPool2d",
+    "Conv2d",
+    "ConvTranspose2d",
+    "FlatParameters",
+    "Fold",
+    "L1Loss",
+    "LeakyReLU",
+    "LoadedKeys",
+    "Loss",
+    "MSELoss",
+    "MaxPool2d",
+    "Module",
+    "Parameter",
+    "ReLU",
+    "Sequential",
+    "Sigmoid",
+    "Skip",
+    "Unfold",
+    "Upsample",
+    "init",
+    "no_backward",
+]

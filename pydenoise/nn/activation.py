@@ -1,0 +1,97 @@
+"""Activations: one function of each element, and its derivative."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pydenoise import ops
+
+from .module import Module
+
+
+class ReLU(Module):
+    """Rectifier, elementwise.
+
+    ::
+
+        forward    z  = max(x, 0)
+        backward   gx = gz where z > 0, else 0
+
+    The derivative at 0 is torch's 0; the backward is a selection, not a product. NaN passes, as in
+    torch. Any shape; output and gradient have the shape of the input.
+
+    Examples
+    --------
+    >>> import torch
+    >>> layer = ReLU()
+    >>> layer(torch.tensor([-1.0, 0.0, 2.0]))
+    tensor([0., 0., 2.])
+    >>> layer.backward(torch.ones(3))
+    tensor([0., 0., 1.])
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        output = ops.relu(input)
+        self._keep(output.shape, output)
+        return output
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        (output,) = self._recall(grad_output)
+        return ops.relu_backward(grad_output, output)
+
+
+class LeakyReLU(Module):
+    """Rectifier with a slope `a` left of zero, elementwise.
+
+    ::
+
+        forward    z  = x if x > 0 else a x
+        backward   gx = gz * (1 if x > 0 else a)
+
+    Parameters
+    ----------
+    negative_slope : float
+        The slope `a`.
+
+    Notes
+    -----
+    A. Maas, A. Hannun, A. Ng, "Rectifier nonlinearities improve neural network acoustic models",
+    ICML workshop 2013.
+    """
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        super().__init__()
+        self.negative_slope = float(negative_slope)
+
+    def forward(self, input: Tensor) -> Tensor:
+        output = ops.leaky_relu(input, self.negative_slope)
+        self._keep(output.shape, input)
+        return output
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        (input,) = self._recall(grad_output)
+        return ops.leaky_relu_backward(grad_output, input, self.negative_slope)
+
+    def extra_repr(self) -> str:
+        return f"negative_slope={self.negative_slope:g}"
+
+
+class Sigmoid(Module):
+    """Logistic function, elementwise, safe from overflow.
+
+    ::
+
+        forward    s  = 1 / (1 + exp(-x))
+        backward   gx = gz * s * (1 - s)
+
+    Any shape; output and gradient have the shape of the input.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        output = ops.sigmoid(input)
+        self._keep(output.shape, output)
+        return output
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        (output,) = self._recall(grad_output)
+        return ops.sigmoid_backward(grad_output, output)

@@ -1,0 +1,190 @@
+"""Modules made of modules: one after the other, and a branch beside its own input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import overload
+
+import torch
+from torch import Tensor
+
+from pydenoise import memory
+
+from .module import Module
+
+
+def interior(*modules: Module) -> AbstractContextManager[None]:
+    """Scope for the tensors between modules: recycled where the package alone sees them."""
+    if all(module.stays_inside() for module in modules):
+        return memory.recycling()
+    return nullcontext()
+
+
+class Sequential(Module):
+    """Modules one after the other.
+
+    ::
+
+        forward    z  = m_k(... m_2(m_1(x)))
+        backward   gx = m_1'(... m_k'(gz)), the backward of each in reverse order
+
+    Parameters
+    ----------
+    *modules : Module
+        Named `0`, `1`, ... in `state_dict`, as in torch.
+
+    Notes
+    -----
+    What passes between the layers is recycled memory; output and grad_input are made as the last
+    module to compute would make them alone. Each layer keeps on its own stack what it alone needs,
+    so going back through the container or layer by layer gives the same bits.
+
+    Without modules it is the identity, and returns its input itself.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from pydenoise import nn
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU())
+    >>> model(torch.rand(1, 3, 16, 16)).shape
+    torch.Size([1, 8, 16, 16])
+    """
+
+    def __init__(self, *modules: Module) -> None:
+        super().__init__()
+        for module in modules:
+            self.append(module)
+
+    def append(self, module: Module) -> Sequential:
+        """Put a module behind the last; returns the container."""
+        self.add_module(str(len(self)), module)
+        return self
+
+    def forward(self, input: Tensor) -> Tensor:
+        modules = list(self)
+        with interior(self):
+            for module in modules[:-1]:
+                input = module.forward(input)
+        for module in modules[-1:]:
+            input = module.forward(input)
+        return input
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        modules = list(self)
+        grad_output = self._back_to_first(modules, grad_output)
+        for module in modules[:1]:
+            grad_output = module.backward(grad_output)
+        return grad_output
+
+    def backward_parameters(self, grad_output: Tensor) -> None:
+        modules = list(self)
+        grad_output = self._back_to_first(modules, grad_output)
+        for module in modules[:1]:
+            module.backward_parameters(grad_output)
+
+    def _back_to_first(self, modules: list[Module], grad_output: Tensor) -> Tensor:
+        """Gradient of the first module's output."""
+        with interior(self):
+            for module in modules[:0:-1]:
+                grad_output = module.backward(grad_output)
+        return grad_output
+
+    def __len__(self) -> int:
+        return len(self._children)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._children.values())
+
+    @overload
+    def __getitem__(self, index: int) -> Module: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequential: ...
+
+    def __getitem__(self, index: int | slice) -> Module:
+        modules = list(self)
+        return Sequential(*modules[index]) if isinstance(index, slice) else modules[index]
+
+
+class Skip(Module):
+    """A branch's output with the branch's input behind it, as channels: a skip connection.
+
+    ::
+
+        forward    z  = cat([branch(x), x], dim=1)
+        backward   gx = branch'(gz[:, :C]) + gz[:, C:]
+
+    with C the channels that the branch gives: x is used twice, so its gradients add up.
+
+    Parameters
+    ----------
+    branch : Module
+        Keeps batch, height and width: ``(N, C_in, H, W) -> (N, C, H, W)``.
+
+    Raises
+    ------
+    ValueError
+        In forward, where the branch changes anything but the channels.
+
+    Notes
+    -----
+    O. Ronneberger, P. Fischer, T. Brox, "U-Net: convolutional networks for biomedical image
+    segmentation", MICCAI 2015.
+    """
+
+    branch: Module
+
+    def __init__(self, branch: Module) -> None:
+        super().__init__()
+        self.branch = branch
+
+    def forward(self, input: Tensor) -> Tensor:
+        input = input.detach()
+        with interior(self):
+            beside: Tensor = self.branch.forward(input)
+        self._check(beside, input)
+        channels = beside.shape[1]
+        size = (input.shape[0], channels + input.shape[1], *input.shape[2:])
+        output = memory.empty(
+            size, dtype=input.dtype, device=input.device, memory_format=_format(input)
+        )
+        output[:, :channels].copy_(beside.detach())
+        output[:, channels:].copy_(input)
+        self._keep(output.shape, channels)
+        return output
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        (channels,) = self._recall(grad_output)
+        with interior(self):
+            grad_branch = _copy(grad_output[:, :channels], _format(grad_output))
+            through: Tensor = self.branch.backward(grad_branch)
+        past = grad_output[:, channels:]
+        grad_input = _copy(past, _format(grad_output))
+        return grad_input.add_(through.detach())
+
+    def _check(self, beside: Tensor, input: Tensor) -> None:
+        if input.dim() != 4 or beside.dim() != 4:
+            raise ValueError(
+                "Skip: input and branch output must be (N, C, H, W), "
+                f"got {tuple(input.shape)} and {tuple(beside.shape)}"
+            )
+        if (beside.shape[0], *beside.shape[2:]) != (input.shape[0], *input.shape[2:]):
+            raise ValueError(
+                "Skip: the branch must keep batch, height and width of its input; "
+                f"input {tuple(input.shape)}, branch output {tuple(beside.shape)}"
+            )
+
+
+def _format(tensor: Tensor) -> torch.memory_format:
+    """The memory format that an output takes over; a tensor that fits both is contiguous."""
+    if tensor.is_contiguous() or not tensor.is_contiguous(memory_format=torch.channels_last):
+        return torch.contiguous_format
+    return torch.channels_last
+
+
+def _copy(tensor: Tensor, memory_format: torch.memory_format) -> Tensor:
+    copy = memory.empty(
+        tensor.shape, dtype=tensor.dtype, device=tensor.device, memory_format=memory_format
+    )
+    return copy.copy_(tensor.detach())

@@ -1,0 +1,423 @@
+"""Convolution, its transpose, and the patch matrix as layers.
+
+Three kernels serve both convolutions: what is forward for one is the gradient of the other.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pydenoise import memory, ops
+
+from . import init as first_values
+from .module import Module
+
+Pair = int | Sequence[int]
+
+
+def _whole(layer: str, name: str, value: Any, least: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{layer}: {name} must be a whole number, got {value!r}") from None
+    if number < least:
+        raise ValueError(f"{layer}: {name} must be at least {least}, got {number}")
+    return number
+
+
+def _pair(layer: str, name: str, value: Any, least: int) -> tuple[int, int]:
+    """A number for both sides, or (height, width)."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        value = (value, value)
+    if len(value) != 2:
+        raise ValueError(f"{layer}: {name} must be a number or a pair of numbers, got {value!r}")
+    return _whole(layer, name, value[0], least), _whole(layer, name, value[1], least)
+
+
+class _Convolution(Module):
+    """What both convolutions have: geometry, weight, bias, and how they are first filled."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair,
+        padding: Pair,
+        dilation: Pair,
+        groups: int,
+    ) -> None:
+        super().__init__()
+        layer = type(self).__name__
+        self.in_channels = _whole(layer, "in_channels", in_channels, 1)
+        self.out_channels = _whole(layer, "out_channels", out_channels, 1)
+        self.kernel_size = _pair(layer, "kernel_size", kernel_size, 1)
+        self.stride = _pair(layer, "stride", stride, 1)
+        self.padding = _pair(layer, "padding", padding, 0)
+        self.dilation = _pair(layer, "dilation", dilation, 1)
+        self.groups = _whole(layer, "groups", groups, 1)
+        for name in ("in_channels", "out_channels"):
+            if getattr(self, name) % self.groups:
+                raise ValueError(
+                    f"{layer}: {name} must be divisible by groups, "
+                    f"got {getattr(self, name)} and {self.groups}"
+                )
+
+    def _make_parameters(
+        self,
+        channels: tuple[int, int],
+        bias: bool,
+        init: str,
+        generator: torch.Generator | None,
+        dtype: torch.dtype | None,
+        device: torch.device | str | None,
+    ) -> None:
+        size = (*channels, *self.kernel_size)
+        self.register_parameter("weight", memory.empty(size, dtype=dtype, device=device))
+        values = memory.empty((self.out_channels,), dtype=dtype, device=device) if bias else None
+        self.register_parameter("bias", values)
+        first_values.fill(self.weight, self.bias, init, generator)
+
+    def _grad(self, name: str) -> Tensor:
+        parameter = self._parameters[name]
+        assert parameter is not None
+        return parameter.grad
+
+    def _add_bias_gradient(self, grad_output: Tensor) -> None:
+        if self.bias is not None:
+            ops.conv2d_grad_bias(grad_output, out=self._grad("bias"), accumulate=True)
+
+    def extra_repr(self) -> str:
+        unusual = {
+            "padding": (self.padding, (0, 0)),
+            "output_padding": (getattr(self, "output_padding", (0, 0)), (0, 0)),
+            "dilation": (self.dilation, (1, 1)),
+            "groups": (self.groups, 1),
+            "bias": (self.bias is not None, True),
+        }
+        words = [f"{self.in_channels}, {self.out_channels}"]
+        words += [f"kernel_size={self.kernel_size}", f"stride={self.stride}"]
+        words += [f"{name}={value}" for name, (value, usual) in unusual.items() if value != usual]
+        return ", ".join(words)
+
+
+class Conv2d(_Convolution):
+    """2-d convolution, in the sense of cross-correlation.
+
+    ::
+
+        forward    z  = W u(x) + b
+        backward   gW += gz u(x)^T      gb += sum over n, h, w of gz      gx = f(W^T gz)
+
+    with u the patches of a picture as columns (`Unfold`) and f its adjoint (`Fold`).
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size, stride, padding, dilation : int or (int, int)
+        Of (height, width).
+    groups : int
+        Divides both channel counts; group i of the input makes group i of the output.
+    bias : bool
+    init : str
+        First values by name, see `pydenoise.nn.init.fill`.
+    generator : torch.Generator, optional
+        Where they are drawn from; seeded by the system if omitted.
+    dtype : torch.dtype, optional
+        float32 or float64; torch's default dtype if omitted.
+    device : torch.device or str, optional
+
+    Attributes
+    ----------
+    weight : Tensor (out_channels, in_channels / groups, kh, kw)
+    bias : Tensor (out_channels,) or None
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a number out of its range; forward and backward raise as `pydenoise.ops.conv2d` does.
+
+    Notes
+    -----
+    ``(N, C_in, H, W) -> (N, C_out, H_out, W_out)``,
+    ``H_out = floor((H + 2 padding - dilation (kh - 1) - 1) / stride) + 1``.
+
+    K. Chellapilla, S. Puri, P. Simard, "High performance convolutional neural networks for
+    document processing", IWFHR 2006.
+
+    Examples
+    --------
+    >>> import torch
+    >>> layer = Conv2d(3, 48, kernel_size=3, stride=2, padding=1)
+    >>> output = layer(torch.rand(16, 3, 32, 32))
+    >>> output.shape
+    torch.Size([16, 48, 16, 16])
+    >>> layer.backward(torch.ones_like(output)).shape
+    torch.Size([16, 3, 32, 32])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Pair = 0,
+        dilation: Pair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        init: str = "default",
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
+        channels = (self.out_channels, self.in_channels // self.groups)
+        self._make_parameters(channels, bias, init, generator, dtype, device)
+
+    def forward(self, input: Tensor) -> Tensor:
+        output = ops.conv2d(input, self.weight, self.bias, *self._geometry())
+        self._keep(output.shape, input)
+        return output
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        input_size = self._add_gradients(grad_output)
+        return ops.conv2d_grad_input(input_size, self.weight, grad_output, *self._geometry())
+
+    def backward_parameters(self, grad_output: Tensor) -> None:
+        self._add_gradients(grad_output)
+
+    def _add_gradients(self, grad_output: Tensor) -> torch.Size:
+        """gW and gb; returns the size of the input."""
+        input: Tensor
+        (input,) = self._recall(grad_output)
+        ops.conv2d_grad_weight(
+            input,
+            self.weight.shape,
+            grad_output,
+            *self._geometry(),
+            out=self._grad("weight"),
+            accumulate=True,
+        )
+        self._add_bias_gradient(grad_output)
+        return input.shape
+
+    def _geometry(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:
+        return self.stride, self.padding, self.dilation, self.groups
+
+
+class ConvTranspose2d(_Convolution):
+    """Transposed convolution: `Conv2d` with forward and gradient in each other's place.
+
+    ::
+
+        forward    z  = f(W^T x) + b
+        backward   gW += x u(gz)^T      gb += sum over n, h, w of gz      gx = W u(gz)
+
+    Forward is `conv2d_grad_input`, gx is `conv2d`, and gW is `conv2d_grad_weight` with the input
+    and grad_output swapped. Zero-insertion and a kernel rotated by 180 degrees give the same map.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size, stride, padding, dilation : int or (int, int)
+        Of the convolution that this one transposes.
+    output_padding : int or (int, int)
+        Rows and columns added at the bottom and the right of the output, smaller than the stride
+        or the dilation: which of the sizes that the convolution maps to the input's is meant.
+    groups : int
+        Divides both channel counts.
+    bias : bool
+    init, generator, dtype, device
+        As in `Conv2d`.
+
+    Attributes
+    ----------
+    weight : Tensor (in_channels, out_channels / groups, kh, kw)
+    bias : Tensor (out_channels,) or None
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `Conv2d`.
+
+    Notes
+    -----
+    ``(N, C_in, H, W) -> (N, C_out, H_out, W_out)``,
+    ``H_out = (H - 1) stride - 2 padding + dilation (kh - 1) + output_padding + 1``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Pair = 0,
+        output_padding: Pair = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Pair = 1,
+        *,
+        init: str = "default",
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
+        self.output_padding = _pair("ConvTranspose2d", "output_padding", output_padding, 0)
+        for extra, stride_, dilation_ in zip(
+            self.output_padding, self.stride, self.dilation, strict=True
+        ):
+            if extra >= max(stride_, dilation_):
+                raise ValueError(
+                    "ConvTranspose2d: output_padding must be smaller than the stride or the "
+                    f"dilation, got output_padding {self.output_padding}, stride {self.stride}, "
+                    f"dilation {self.dilation}"
+                )
+        channels = (self.in_channels, self.out_channels // self.groups)
+        self._make_parameters(channels, bias, init, generator, dtype, device)
+
+    def forward(self, input: Tensor) -> Tensor:
+        output = ops.conv_transpose2d(
+            input,
+            self.weight,
+            self.bias,
+            self.stride,
+            self.padding,
+            self.output_padding,
+            self.groups,
+            self.dilation,
+        )
+        self._keep(output.shape, input)
+        return output
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        input_size = self._add_gradients(grad_output)
+        grad_input = ops.conv2d(grad_output, self.weight, None, *self._mirror())
+        if grad_input.shape == input_size:
+            return grad_input
+        # An output_padding of a stride or more leaves room for positions that no input had.
+        return grad_input[:, :, : input_size[2], : input_size[3]].contiguous()
+
+    def backward_parameters(self, grad_output: Tensor) -> None:
+        self._add_gradients(grad_output)
+
+    def _add_gradients(self, grad_output: Tensor) -> torch.Size:
+        """gW and gb; returns the size of the input."""
+        input: Tensor
+        (input,) = self._recall(grad_output)
+        ops.conv2d_grad_weight(
+            grad_output,
+            self.weight.shape,
+            input,
+            *self._mirror(),
+            out=self._grad("weight"),
+            accumulate=True,
+        )
+        self._add_bias_gradient(grad_output)
+        return input.shape
+
+    def _mirror(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:
+        """Geometry of the convolution that this one transposes."""
+        return self.stride, self.padding, self.dilation, self.groups
+
+
+class Unfold(Module):
+    """Patches of a picture as the columns of a matrix: im2col, u(x).
+
+    ::
+
+        forward    z  = u(x)
+        backward   gx = f(gz)
+
+    Parameters
+    ----------
+    kernel_size, dilation, padding, stride : int or (int, int)
+        In torch's order.
+
+    Notes
+    -----
+    ``(N, C, H, W) -> (N, C kh kw, L)`` with L patch positions, as `pydenoise.ops.im2col`.
+    """
+
+    def __init__(
+        self, kernel_size: Pair, dilation: Pair = 1, padding: Pair = 0, stride: Pair = 1
+    ) -> None:
+        super().__init__()
+        self.kernel_size = _pair("Unfold", "kernel_size", kernel_size, 1)
+        self.dilation = _pair("Unfold", "dilation", dilation, 1)
+        self.padding = _pair("Unfold", "padding", padding, 0)
+        self.stride = _pair("Unfold", "stride", stride, 1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        output = ops.im2col(input, self.kernel_size, self.dilation, self.padding, self.stride)
+        self._keep(output.shape, input.shape[2:])
+        return output
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        (picture,) = self._recall(grad_output)
+        return ops.col2im(
+            grad_output, picture, self.kernel_size, self.dilation, self.padding, self.stride
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"kernel_size={self.kernel_size}, dilation={self.dilation}, "
+            f"padding={self.padding}, stride={self.stride}"
+        )
+
+
+class Fold(Unfold):
+    """Patches summed back into a picture where they overlap: col2im, f(x), the adjoint of u.
+
+    ::
+
+        forward    z  = f(x)
+        backward   gx = u(gz)
+
+    Parameters
+    ----------
+    output_size : int or (int, int)
+        Height and width of the picture.
+    kernel_size, dilation, padding, stride : int or (int, int)
+        In torch's order.
+
+    Notes
+    -----
+    ``(N, C kh kw, L) -> (N, C, H, W)``, as `pydenoise.ops.col2im`.
+    """
+
+    def __init__(
+        self,
+        output_size: Pair,
+        kernel_size: Pair,
+        dilation: Pair = 1,
+        padding: Pair = 0,
+        stride: Pair = 1,
+    ) -> None:
+        super().__init__(kernel_size, dilation, padding, stride)
+        self.output_size = _pair("Fold", "output_size", output_size, 1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        output = ops.col2im(
+            input, self.output_size, self.kernel_size, self.dilation, self.padding, self.stride
+        )
+        self._keep(output.shape)
+        return output
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        self._recall(grad_output)
+        return ops.im2col(grad_output, self.kernel_size, self.dilation, self.padding, self.stride)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}, {super().extra_repr()}"
