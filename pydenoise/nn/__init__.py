@@ -9,11 +9,12 @@ from __future__ import annotations
 from . import init
 from .activation import LeakyReLU, ReLU, Sigmoid
 from .containers import Sequential, Skip
-from .conv import Conv2d, ConvTranspose2d, Fold, Unfold
+from .conv import Conv2d, ConvTranspose2d
 from .loss import L1Loss, Loss, MSELoss
 from .module import FlatParameters, LoadedKeys, Module, no_backward
 from .parameter import Parameter
 from .pooling import AvgPool2d, MaxPool2d, Upsample
+from .unfold import Fold, Unfold
 
 __all__ = [
     "AvgPool2d",

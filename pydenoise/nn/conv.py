@@ -1,13 +1,9 @@
-"""Convolution, its transpose, and the patch matrix as layers.
+"""Convolution and its transpose.
 
 Three kernels serve both convolutions: what is forward for one is the gradient of the other.
 """
 
 from __future__ import annotations
-
-import operator
-from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,27 +12,7 @@ from pydenoise import memory, ops
 
 from . import init as first_values
 from .module import Module
-
-Pair = int | Sequence[int]
-
-
-def _whole(layer: str, name: str, value: Any, least: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{layer}: {name} must be a whole number, got {value!r}") from None
-    if number < least:
-        raise ValueError(f"{layer}: {name} must be at least {least}, got {number}")
-    return number
-
-
-def _pair(layer: str, name: str, value: Any, least: int) -> tuple[int, int]:
-    """A number for both sides, or (height, width)."""
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        value = (value, value)
-    if len(value) != 2:
-        raise ValueError(f"{layer}: {name} must be a number or a pair of numbers, got {value!r}")
-    return _whole(layer, name, value[0], least), _whole(layer, name, value[1], least)
+from .sizes import Pair, pair, whole
 
 
 class _Convolution(Module):
@@ -57,13 +33,13 @@ class _Convolution(Module):
     ) -> None:
         super().__init__()
         layer = type(self).__name__
-        self.in_channels = _whole(layer, "in_channels", in_channels, 1)
-        self.out_channels = _whole(layer, "out_channels", out_channels, 1)
-        self.kernel_size = _pair(layer, "kernel_size", kernel_size, 1)
-        self.stride = _pair(layer, "stride", stride, 1)
-        self.padding = _pair(layer, "padding", padding, 0)
-        self.dilation = _pair(layer, "dilation", dilation, 1)
-        self.groups = _whole(layer, "groups", groups, 1)
+        self.in_channels = whole(layer, "in_channels", in_channels, 1)
+        self.out_channels = whole(layer, "out_channels", out_channels, 1)
+        self.kernel_size = pair(layer, "kernel_size", kernel_size, 1)
+        self.stride = pair(layer, "stride", stride, 1)
+        self.padding = pair(layer, "padding", padding, 0)
+        self.dilation = pair(layer, "dilation", dilation, 1)
+        self.groups = whole(layer, "groups", groups, 1)
         for name in ("in_channels", "out_channels"):
             if getattr(self, name) % self.groups:
                 raise ValueError(
@@ -274,7 +250,7 @@ class ConvTranspose2d(_Convolution):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
-        self.output_padding = _pair("ConvTranspose2d", "output_padding", output_padding, 0)
+        self.output_padding = pair("ConvTranspose2d", "output_padding", output_padding, 0)
         for extra, stride_, dilation_ in zip(
             self.output_padding, self.stride, self.dilation, strict=True
         ):
@@ -330,94 +306,3 @@ class ConvTranspose2d(_Convolution):
     def _mirror(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:
         """Geometry of the convolution that this one transposes."""
         return self.stride, self.padding, self.dilation, self.groups
-
-
-class Unfold(Module):
-    """Patches of a picture as the columns of a matrix: im2col, u(x).
-
-    ::
-
-        forward    z  = u(x)
-        backward   gx = f(gz)
-
-    Parameters
-    ----------
-    kernel_size, dilation, padding, stride : int or (int, int)
-        In torch's order.
-
-    Notes
-    -----
-    ``(N, C, H, W) -> (N, C kh kw, L)`` with L patch positions, as `pydenoise.ops.im2col`.
-    """
-
-    def __init__(
-        self, kernel_size: Pair, dilation: Pair = 1, padding: Pair = 0, stride: Pair = 1
-    ) -> None:
-        super().__init__()
-        self.kernel_size = _pair("Unfold", "kernel_size", kernel_size, 1)
-        self.dilation = _pair("Unfold", "dilation", dilation, 1)
-        self.padding = _pair("Unfold", "padding", padding, 0)
-        self.stride = _pair("Unfold", "stride", stride, 1)
-
-    def forward(self, input: Tensor) -> Tensor:
-        output = ops.im2col(input, self.kernel_size, self.dilation, self.padding, self.stride)
-        self._keep(output.shape, input.shape[2:])
-        return output
-
-    def backward(self, grad_output: Tensor) -> Tensor:
-        (picture,) = self._recall(grad_output)
-        return ops.col2im(
-            grad_output, picture, self.kernel_size, self.dilation, self.padding, self.stride
-        )
-
-    def extra_repr(self) -> str:
-        return (
-            f"kernel_size={self.kernel_size}, dilation={self.dilation}, "
-            f"padding={self.padding}, stride={self.stride}"
-        )
-
-
-class Fold(Unfold):
-    """Patches summed back into a picture where they overlap: col2im, f(x), the adjoint of u.
-
-    ::
-
-        forward    z  = f(x)
-        backward   gx = u(gz)
-
-    Parameters
-    ----------
-    output_size : int or (int, int)
-        Height and width of the picture.
-    kernel_size, dilation, padding, stride : int or (int, int)
-        In torch's order.
-
-    Notes
-    -----
-    ``(N, C kh kw, L) -> (N, C, H, W)``, as `pydenoise.ops.col2im`.
-    """
-
-    def __init__(
-        self,
-        output_size: Pair,
-        kernel_size: Pair,
-        dilation: Pair = 1,
-        padding: Pair = 0,
-        stride: Pair = 1,
-    ) -> None:
-        super().__init__(kernel_size, dilation, padding, stride)
-        self.output_size = _pair("Fold", "output_size", output_size, 1)
-
-    def forward(self, input: Tensor) -> Tensor:
-        output = ops.col2im(
-            input, self.output_size, self.kernel_size, self.dilation, self.padding, self.stride
-        )
-        self._keep(output.shape)
-        return output
-
-    def backward(self, grad_output: Tensor) -> Tensor:
-        self._recall(grad_output)
-        return ops.im2col(grad_output, self.kernel_size, self.dilation, self.padding, self.stride)
-
-    def extra_repr(self) -> str:
-        return f"output_size={self.output_size}, {super().extra_repr()}"

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from pydenoise import ops
 
 from .module import Module
-
-Pair = int | Sequence[int]
+from .sizes import Pair, pair
 
 
 class _Pool(Module):
@@ -18,9 +15,15 @@ class _Pool(Module):
 
     def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> None:
         super().__init__()
-        self.kernel_size = kernel_size
-        self.stride = kernel_size if stride is None else stride
-        self.padding = padding
+        layer = type(self).__name__
+        self.kernel_size = pair(layer, "kernel_size", kernel_size, 1)
+        self.stride = self.kernel_size if stride is None else pair(layer, "stride", stride, 1)
+        self.padding = pair(layer, "padding", padding, 0)
+        if any(2 * p > k for p, k in zip(self.padding, self.kernel_size, strict=True)):
+            raise ValueError(
+                f"{layer}: padding must be at most half the kernel, "
+                f"got padding {self.padding}, kernel_size {self.kernel_size}"
+            )
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
@@ -115,7 +118,7 @@ class Upsample(Module):
         super().__init__()
         if mode != "nearest":
             raise ValueError(f"Upsample: mode must be 'nearest', got {mode!r}")
-        self.scale_factor = scale_factor
+        self.scale_factor = pair("Upsample", "scale_factor", scale_factor, 1)
 
     def forward(self, input: Tensor) -> Tensor:
         output = ops.upsample_nearest2d(input, self.scale_factor)
