@@ -1,0 +1,88 @@
+"""Files that are there whole or not at all.
+
+Pictures, weights and plots are written through here: beside their place first, then moved in one
+step, so that neither a crash nor a full disk leaves half a file or harms the one before.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def new_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[BinaryIO]:
+    """A binary file to write to, which appears under `path` when the block ends without error.
+
+    Parameters
+    ----------
+    path : path
+        Where the file shall be; its folder exists. A symbolic link is followed.
+    overwrite : bool
+        Whether an existing file may be replaced; it keeps its permissions.
+
+    Yields
+    ------
+    binary file
+        Open for writing. After the block it is flushed to the disk and moved to `path`; if the
+        block raises, it is removed and `path` is as it was.
+
+    Raises
+    ------
+    FileExistsError
+        When `path` exists and may not be replaced, found before the block or at its end.
+    OSError
+        When the folder cannot be written to.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_dir() or (target.exists() and not overwrite):
+        raise FileExistsError(str(path))
+    part = target.parent / f".{secrets.token_hex(8)}.part"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(part, flags, 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        _permit(part, target)
+        if overwrite:
+            os.replace(part, target)
+        else:
+            _move_to_free_name(part, target)
+    finally:
+        with suppress(FileNotFoundError):
+            part.unlink()
+    _sync_folder(target.parent)
+
+
+def _permit(part: Path, target: Path) -> None:
+    """The permissions of the file that is replaced, or those of any new file."""
+    if target.exists():
+        part.chmod(target.stat().st_mode & 0o777)
+
+
+def _move_to_free_name(part: Path, target: Path) -> None:
+    """Move without replacing what another process may have put there meanwhile."""
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        raise FileExistsError(str(target)) from None
+    except OSError:  # a file system without hard links
+        if target.exists():
+            raise FileExistsError(str(target)) from None
+        os.replace(part, target)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name last through a power cut, where the system can do that."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,283 @@
+"""Weights in a file that says what they are, and that is refused when any bit of it is wrong.
+
+safetensors: a JSON header and plain numbers, so that loading runs no code. The header carries the
+network's architecture and a SHA-256 of the whole file, itself included as 64 zeros.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pydenoise.atomic import new_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pydenoise.nn import Module
+
+PathLike: TypeAlias = str | os.PathLike[str]
+
+FORMAT_VERSION = 1
+
+_FIELDS = ("architecture", "format_version", "sha256", "trained_on", "value_range")
+_DIGEST_KEY = b'"sha256":"'  # in a string value its quotes would be escaped, so it occurs once
+_DIGEST_SIZE = 64
+_LENGTH_SIZE = 8
+_LARGEST_HEADER = 2**20
+_PIECE = 2**20
+
+
+class WeightsError(ValueError):
+    """A weights file that cannot be read or written; one line: the file, what came, the cure."""
+
+
+def save_weights(
+    path: PathLike,
+    model: Module,
+    *,
+    value_range: tuple[float, float] = (0.0, 1.0),
+    trained_on: str = "",
+    overwrite: bool = False,
+) -> None:
+    """Save a network's weights with what is needed to build it again.
+
+    Parameters
+    ----------
+    path : path
+        `.safetensors` by custom. The file appears whole or not at all.
+    model : Module
+        From `pydenoise.models`, which gives it its `architecture`.
+    value_range : (float, float)
+        The scale of the values that the network takes: low and high.
+    trained_on : str
+        The data in words.
+    overwrite : bool
+        Whether an existing file may be replaced.
+
+    Raises
+    ------
+    WeightsError
+        When the model names no architecture, the range is not one, the file exists and may not
+        be replaced, or the folder cannot be written to.
+
+    Notes
+    -----
+    The same weights and words give the same bytes.
+    """
+    path = Path(path)
+    architecture = getattr(model, "architecture", None)
+    if not isinstance(architecture, dict):
+        raise WeightsError(
+            f"{path}: the model names no architecture; build it with pydenoise.models to save it"
+        )
+    if not _is_range(value_range):
+        raise WeightsError(
+            f"{path}: value_range is {value_range}; expected two numbers, low < high"
+        )
+    metadata = {
+        "format_version": str(FORMAT_VERSION),
+        "architecture": json.dumps(architecture, sort_keys=True),
+        "value_range": json.dumps([float(bound) for bound in value_range]),
+        "trained_on": trained_on,
+        "sha256": "0" * _DIGEST_SIZE,
+    }
+    content = _serialized(model.state_dict(), metadata)
+    place = content.index(_DIGEST_KEY) + len(_DIGEST_KEY)
+    digest = _digest(_pieces(content), place).encode()
+    try:
+        with new_file(path, overwrite=overwrite) as file:
+            file.write(content[:place] + digest + content[place + _DIGEST_SIZE :])
+    except FileExistsError as error:
+        raise WeightsError(
+            f"{path}: exists already; choose another name, or allow overwriting"
+        ) from error
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def load_weights(path: PathLike) -> tuple[Module, dict[str, Any]]:
+    """Build the network that a weights file describes, and load its weights.
+
+    Nothing in the file is trusted: it may be damaged, made up, or from a later version.
+
+    Parameters
+    ----------
+    path : path
+        Written by `save_weights`.
+
+    Returns
+    -------
+    model : Module
+        New, on the CPU, in training mode as every newly built one; call `eval()` to denoise.
+    header : dict
+        `format_version` (int), `architecture` (dict), `value_range` (tuple of two floats),
+        `trained_on` (str), `sha256` (str).
+
+    Raises
+    ------
+    WeightsError
+        When the file is missing, no weights file, of an unknown version, damaged in any bit, or
+        describes a network that pydenoise does not know or that its weights do not fit.
+    """
+    path = Path(path)
+    content = _read(path)
+    metadata, values = _metadata(path, content)
+    if metadata["format_version"] != str(FORMAT_VERSION):
+        raise WeightsError(
+            f"{path}: has format version {metadata['format_version'][:20]!r}; this pydenoise "
+            f"reads {FORMAT_VERSION}: upgrade it, or get the file again"
+        )
+    place = content.index(_DIGEST_KEY) + len(_DIGEST_KEY)
+    if _digest(_pieces(content), place) != metadata["sha256"]:
+        raise WeightsError(f"{path}: is damaged, its SHA-256 is another; get the file again")
+    header = _header(path, metadata)
+    return _built(path, header["architecture"], content, values), header
+
+
+def _serialized(state: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """A safetensors file; its header sorted, since the library's own order varies."""
+    from safetensors.torch import save
+
+    saved = save(
+        {name: values.cpu().contiguous().clone() for name, values in state.items()}, metadata
+    )
+    start = _LENGTH_SIZE + int.from_bytes(saved[:_LENGTH_SIZE], "little")
+    header = json.loads(saved[_LENGTH_SIZE:start])
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _LENGTH_SIZE)
+    return len(text).to_bytes(_LENGTH_SIZE, "little") + text + saved[start:]
+
+
+def _pieces(content: bytes) -> Iterator[memoryview]:
+    view = memoryview(content)
+    return (view[start : start + _PIECE] for start in range(0, len(view), _PIECE))
+
+
+def _digest(pieces: Iterator[memoryview], place: int) -> str:
+    """SHA-256 of a stream, the 64 bytes from `place` on counted as the character 0."""
+    sha = hashlib.sha256()
+    start = 0
+    for piece in pieces:
+        first = min(max(place - start, 0), len(piece))
+        last = min(max(place + _DIGEST_SIZE - start, 0), len(piece))
+        sha.update(piece[:first])
+        sha.update(b"0" * (last - first))
+        sha.update(piece[last:])
+        start += len(piece)
+    return sha.hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    """The file, read once, so that what is checked is what is used; its header length checked."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(_LENGTH_SIZE)
+            length = int.from_bytes(start, "little")
+            if len(start) < _LENGTH_SIZE or not 2 <= length <= min(
+                size - _LENGTH_SIZE, _LARGEST_HEADER
+            ):
+                raise _no_weights(path, f"a header of {length} bytes in {size}")
+            return start + file.read()
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such file; check the name") from None
+    except IsADirectoryError:
+        raise WeightsError(f"{path}: is a folder; expected a weights file") from None
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _metadata(path: Path, content: bytes) -> tuple[dict[str, str], int]:
+    """The header's own words, all there and all text; and how many values the file can hold."""
+    start = _LENGTH_SIZE + int.from_bytes(content[:_LENGTH_SIZE], "little")
+    text = content[_LENGTH_SIZE:start]
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _no_weights(path, "a header that is not JSON") from error
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    if not isinstance(metadata, dict):
+        raise _no_weights(path, "a header without metadata")
+    for field in _FIELDS:
+        if not isinstance(metadata.get(field), str):
+            raise _no_weights(path, f"a header without {field}")
+    if text.count(_DIGEST_KEY) != 1:
+        raise _no_weights(path, "a header that does not hold its sha256 once")
+    return metadata, (len(content) - start) // 4
+
+
+def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    try:
+        architecture = json.loads(metadata["architecture"])
+        value_range = json.loads(metadata["value_range"])
+    except (ValueError, RecursionError) as error:
+        raise _no_weights(path, "an architecture or a value range that is not JSON") from error
+    if not isinstance(architecture, dict):
+        raise _no_weights(path, "an architecture that is no JSON object")
+    if not _is_range(value_range):
+        raise _no_weights(path, f"the value range {metadata['value_range'][:40]}")
+    return {
+        "format_version": FORMAT_VERSION,
+        "architecture": architecture,
+        "value_range": (float(value_range[0]), float(value_range[1])),
+        "trained_on": metadata["trained_on"],
+        "sha256": metadata["sha256"],
+    }
+
+
+def _built(path: Path, architecture: dict[str, Any], content: bytes, values: int) -> Module:
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    from pydenoise import models
+
+    try:
+        state = load(content)
+        if _fewest_weights(architecture) > values:
+            raise ValueError(f"{architecture} needs more than the {values} values in the file")
+        model = models.build(architecture)
+        if {tensor.dtype for tensor in state.values()} == {torch.float64}:
+            model.to(dtype=torch.float64)
+        model.load_state_dict(state)
+    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise WeightsError(
+            f"{path}: describes no network that fits its weights ({reason}); "
+            "upgrade pydenoise, or save the weights anew"
+        ) from error
+    return model
+
+
+def _fewest_weights(architecture: dict[str, Any]) -> int:
+    """A lower bound that costs no memory: channels next to each other share a weight matrix."""
+    fewest = 0
+    for value in architecture.values():
+        counts = value if isinstance(value, list) else [value]
+        if all(isinstance(count, int) for count in counts):
+            neighbours = pairwise(counts)
+            fewest = max([fewest, *counts, *(a * b for a, b in neighbours)])
+    return fewest
+
+
+def _is_range(bounds: Any) -> bool:
+    return (
+        isinstance(bounds, tuple | list)
+        and len(bounds) == 2
+        and all(isinstance(bound, int | float) and math.isfinite(bound) for bound in bounds)
+        and bounds[0] < bounds[1]
+    )
+
+
+def _no_weights(path: Path, found: str) -> WeightsError:
+    return WeightsError(
+        f"{path}: is no weights file of pydenoise or is damaged (it has {found}); "
+        "get the file again, or save the weights with pydenoise.checkpoint.save_weights"
+    )
