@@ -1,0 +1,102 @@
+"""Pictures in, noisy pairs out: files, noise models and the sources that batches are cut from.
+
+Names are loaded when first used, so that importing this package costs neither torch nor Pillow.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydenoise.data.crops import FolderPairs, NoisyCrops
+    from pydenoise.data.images import (
+        ImageError,
+        list_pictures,
+        read,
+        read_folder,
+        to_array,
+        to_tensor,
+        write,
+    )
+    from pydenoise.data.noise import Gaussian, NoiseModel, PointSample, Poisson, generator, parse
+    from pydenoise.data.pairs import (
+        Augmented,
+        PairsError,
+        PairSource,
+        TensorPairs,
+        load_course_file,
+    )
+    from pydenoise.data.photographs import sample_photographs
+    from pydenoise.data.sets import (
+        noisy_pictures,
+        point_sampled_pairs,
+        point_sampled_validation,
+        validation_crops,
+    )
+
+_ROOM_OF = {
+    "FolderPairs": "crops",
+    "NoisyCrops": "crops",
+    "noisy_pictures": "sets",
+    "point_sampled_pairs": "sets",
+    "point_sampled_validation": "sets",
+    "validation_crops": "sets",
+    "ImageError": "images",
+    "list_pictures": "images",
+    "read": "images",
+    "read_folder": "images",
+    "to_array": "images",
+    "to_tensor": "images",
+    "write": "images",
+    "Gaussian": "noise",
+    "NoiseModel": "noise",
+    "PointSample": "noise",
+    "Poisson": "noise",
+    "generator": "noise",
+    "parse": "noise",
+    "Augmented": "pairs",
+    "PairSource": "pairs",
+    "PairsError": "pairs",
+    "TensorPairs": "pairs",
+    "load_course_file": "pairs",
+    "sample_photographs": "photographs",
+}
+
+__all__ = [
+    "Augmented",
+    "FolderPairs",
+    "Gaussian",
+    "ImageError",
+    "NoiseModel",
+    "NoisyCrops",
+    "PairSource",
+    "PairsError",
+    "PointSample",
+    "Poisson",
+    "TensorPairs",
+    "generator",
+    "list_pictures",
+    "load_course_file",
+    "noisy_pictures",
+    "parse",
+    "point_sampled_pairs",
+    "point_sampled_validation",
+    "read",
+    "read_folder",
+    "sample_photographs",
+    "to_array",
+    "to_tensor",
+    "validation_crops",
+    "write",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))
