@@ -265,18 +265,21 @@ def avg_pool2d_backward(out: Tensor, grad_output: Tensor, window: PoolWindow) ->
         out[there] += share[here]
 
 
-def _blocks(fine: Tensor, factor: tuple[int, int]) -> Tensor:
-    """View (N, C, H*fh, W*fw) as (N, C, H, fh, W, fw)."""
-    (factor_h, factor_w), (height, width) = factor, fine.shape[2:]
-    rows = torch.unflatten(fine, 2, (height // factor_h, factor_h))
-    return torch.unflatten(rows, 4, (width // factor_w, factor_w))
+def _block_taps(factor: tuple[int, int]) -> Iterator[Pixels]:
+    """Yield the pixels of every block that have the same place in it, place after place."""
+    for i in range(factor[0]):
+        for j in range(factor[1]):
+            yield ..., slice(i, None, factor[0]), slice(j, None, factor[1])
 
 
 def upsample_nearest2d(out: Tensor, input: Tensor, factor: tuple[int, int]) -> None:
     """Repeat every pixel over a block of fh x fw."""
-    _blocks(out, factor).copy_(input[:, :, :, None, :, None])
+    for there in _block_taps(factor):
+        out[there] = input
 
 
 def upsample_nearest2d_backward(out: Tensor, grad_output: Tensor, factor: tuple[int, int]) -> None:
     """Sum every block of fh x fw, the adjoint of `upsample_nearest2d`."""
-    out.copy_(_blocks(grad_output, factor).sum(dim=(3, 5)))
+    out.zero_()
+    for there in _block_taps(factor):
+        out += grad_output[there]
