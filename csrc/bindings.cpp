@@ -1,0 +1,391 @@
+// Module _C: pointers and byte counts in, checked again, kernels called.
+//
+// Memory arrives as (address, bytes) pairs, a shape as the 16 numbers of ConvShape in order. Every
+// entry checks that the numbers describe memory of exactly that size before a kernel sees them,
+// and releases Python's lock while the kernel runs.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cstdlib>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "conv_shape.h"
+#include "cpu/conv2d.h"
+#include "cpu/gemm.h"
+#include "cpu/im2col.h"
+#include "cpu/isa.h"
+#include "cpu/pointwise.h"
+#include "parallel.h"
+
+namespace py = pybind11;
+
+namespace pydenoise {
+namespace {
+
+using Memory = std::pair<uintptr_t, int64_t>;  // address, bytes
+using ShapeNumbers = std::array<int64_t, 16>;
+using Sizes4 = std::array<int64_t, 4>;
+
+ConvShape checked(const ShapeNumbers& n) {
+  const ConvShape shape{n[0], n[1], n[2],  n[3],  n[4],  n[5],  n[6],  n[7],
+                        n[8], n[9], n[10], n[11], n[12], n[13], n[14], n[15]};
+  const std::string why = why_invalid(shape);
+  if (!why.empty()) throw std::invalid_argument(to_string(shape) + ": " + why);
+  return shape;
+}
+
+// Number of elements, or an error where it does not fit.
+int64_t product(std::initializer_list<int64_t> sizes) {
+  int64_t count = 1;
+  for (const int64_t size : sizes) {
+    if (size < 0 || __builtin_mul_overflow(count, size, &count)) {
+      throw std::invalid_argument("sizes are negative or too large");
+    }
+  }
+  return count;
+}
+
+// The memory as elements of T, exactly `count` of them, or null for nothing given.
+template <class T>
+T* elements(const Memory& memory, int64_t count, const char* name, bool optional = false) {
+  if (optional && memory.first == 0 && memory.second == 0) return nullptr;
+  int64_t bytes = 0;
+  if (__builtin_mul_overflow(count, static_cast<int64_t>(sizeof(T)), &bytes) ||
+      memory.second != bytes) {
+    throw std::invalid_argument(std::string(name) + ": " + std::to_string(memory.second) +
+                                " bytes came, the shape needs " + std::to_string(count) + " x " +
+                                std::to_string(sizeof(T)));
+  }
+  if (count > 0 && (memory.first == 0 || memory.first % alignof(T) != 0)) {
+    throw std::invalid_argument(std::string(name) + ": not an address of such elements");
+  }
+  return reinterpret_cast<T*>(memory.first);
+}
+
+// Number of elements of type T, for entries whose inputs all have one size.
+template <class T>
+int64_t count_of(const Memory& memory) {
+  if (memory.second < 0 || memory.second % static_cast<int64_t>(sizeof(T)) != 0) {
+    throw std::invalid_argument("a byte count is no multiple of the element size");
+  }
+  return memory.second / static_cast<int64_t>(sizeof(T));
+}
+
+template <class T>
+cpu::ImageView<T> input_image(T* data, const ConvShape& s, bool channels_last) {
+  return cpu::dense_image(data, s.in_channels, s.in_h, s.in_w, channels_last);
+}
+template <class T>
+cpu::ImageView<T> output_image(T* data, const ConvShape& s, bool channels_last) {
+  return cpu::dense_image(data, s.out_channels, s.out_h, s.out_w, channels_last);
+}
+
+int64_t input_count(const ConvShape& s) {
+  return product({s.batch, s.in_channels, s.in_h, s.in_w});
+}
+int64_t output_count(const ConvShape& s) {
+  return product({s.batch, s.out_channels, s.out_h, s.out_w});
+}
+int64_t weight_count(const ConvShape& s) {
+  return product({s.out_channels, s.group_in_channels(), s.kernel_h, s.kernel_w});
+}
+int64_t columns_count(const ConvShape& s) {
+  return product({s.batch, s.in_channels, s.taps(), s.out_h, s.out_w});
+}
+
+// Scratch memory of this thread, kept from call to call; a very large one is given back.
+class Workspace {
+ public:
+  template <class T>
+  T* take(int64_t count) {
+    const auto bytes = static_cast<size_t>(product({count, static_cast<int64_t>(sizeof(T))}));
+    if (bytes > size_) {
+      memory_.reset();
+      size_ = 0;
+      const size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+      memory_.reset(std::aligned_alloc(kAlignment, rounded));
+      if (memory_ == nullptr) throw std::bad_alloc();
+      size_ = rounded;
+    }
+    return static_cast<T*>(memory_.get());
+  }
+  void trim() {
+    if (size_ > kKept) {
+      memory_.reset();
+      size_ = 0;
+    }
+  }
+
+ private:
+  static constexpr size_t kAlignment = 64, kKept = size_t{64} << 20;
+  struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+  std::unique_ptr<void, Free> memory_;
+  size_t size_ = 0;
+};
+thread_local Workspace workspace;
+
+// Calls body(T()) without Python's lock, T = float or double.
+template <class Body>
+auto run(bool is_double, const Body& body) {
+  py::gil_scoped_release unlocked;
+  struct Trim {
+    ~Trim() { workspace.trim(); }
+  } at_end;
+  return is_double ? body(double()) : body(float());
+}
+
+void im2col(bool is_double, Memory columns, Memory input, bool input_last,
+            const ShapeNumbers& numbers) {
+  run(is_double, [&](auto zero) {
+    using T = decltype(zero);
+    const ConvShape s = checked(numbers);
+    T* to = elements<T>(columns, columns_count(s), "columns");
+    const T* from = elements<const T>(input, input_count(s), "input");
+    cpu::im2col(to, input_image(from, s, input_last), s);
+  });
+}
+
+void col2im(bool is_double, Memory output, bool output_last, Memory columns,
+            const ShapeNumbers& numbers) {
+  run(is_double, [&](auto zero) {
+    using T = decltype(zero);
+    const ConvShape s = checked(numbers);
+    T* to = elements<T>(output, input_count(s), "output");
+    const T* from = elements<const T>(columns, columns_count(s), "columns");
+    cpu::col2im(input_image(to, s, output_last), from, s);
+  });
+}
+
+// The strided views of matmul come from tensors that the caller holds; a byte count would say
+// nothing about their reach, so it trusts addresses and strides. Only _compiled.py calls it.
+void matmul(bool is_double, uintptr_t out, std::array<int64_t, 3> out_stride, uintptr_t left,
+            std::array<int64_t, 3> left_stride, uintptr_t right,
+            std::array<int64_t, 3> right_stride, const Sizes4& sizes, bool accumulate) {
+  run(is_double, [&](auto zero) {
+    using T = decltype(zero);
+    const auto [batch, m, n, k] = sizes;
+    if (product({batch, m, n}) == 0) return;
+    if (out == 0 || (k > 0 && (left == 0 || right == 0)) || k < 0) {
+      throw std::invalid_argument("matmul: an operand has no memory");
+    }
+    const auto view = [](auto* data, const std::array<int64_t, 3>& stride) {
+      return cpu::MatrixView<std::remove_pointer_t<decltype(data)>>{data, stride[0], stride[1],
+                                                                    stride[2]};
+    };
+    T* scratch = workspace.take<T>(cpu::matmul_workspace<T>(m, n, thread_count()));
+    cpu::matmul(view(reinterpret_cast<T*>(out), out_stride),
+                view(reinterpret_cast<const T*>(left), left_stride),
+                view(reinterpret_cast<const T*>(right), right_stride), scratch, batch, m, n, k,
+                accumulate);
+  });
+}
+
+void conv2d(bool is_double, Memory output, bool output_last, Memory input, bool input_last,
+            Memory weight, Memory bias, const ShapeNumbers& numbers) {
+  run(is_double, [&](auto zero) {
+    using T = decltype(zero);
+    const ConvShape s = checked(numbers);
+    T* to = elements<T>(output, output_count(s), "output");
+    const T* from = elements<const T>(input, input_count(s), "input");
+    const T* w = elements<const T>(weight, weight_count(s), "weight");
+    const T* b = elements<const T>(bias, s.out_channels, "bias", true);
+    T* scratch = workspace.take<T>(cpu::conv2d_workspace<T>(s, thread_count()));
+    cpu::conv2d(output_image(to, s, output_last), input_image(from, s, input_last), w, b, scratch,
+                s);
+  });
+}
+
+void conv2d_grad_input(bool is_double, Memory grad_input, bool grad_input_last, Memory grad_output,
+                       bool grad_output_last, Memory weight, Memory bias,
+                       const ShapeNumbers& numbers) {
+  run(is_double, [&](auto zero) {
+    using T = decltype(zero);
+    const ConvShape s = checked(numbers);
+    T* to = elements<T>(grad_input, input_count(s), "grad_input");
+    const T* from = elements<const T>(grad_output, output_count(s), "grad_output");
+    const T* w = elements<const T>(weight, weight_count(s), "weight");
+    const T* b = elements<const T>(bias, s.in_channels, "bias", true);
+    T* scratch = workspace.take<T>(cpu::conv2d_grad_input_workspace<T>(s, thread_count()));
+    cpu::conv2d_grad_input(input_image(to, s, grad_input_last),
+                           output_image(from, s, grad_output_last), w, b, scratch, s);
+  });
+}
+
+void conv2d_grad_weight(bool is_double, Memory grad_weight, Memory grad_output,
+                        bool grad_output_last, Memory input, bool input_last,
+                        const ShapeNumbers& numbers, bool accumulate) {
+  run(is_double, [&](auto zero) {
+    using T = decltype(zero);
+    const ConvShape s = checked(numbers);
+    T* to = elements<T>(grad_weight, weight_count(s), "grad_weight");
+    const T* gradient = elements<const T>(grad_output, output_count(s), "grad_output");
+    const T* from = elements<const T>(input, input_count(s), "input");
+    T* scratch = workspace.take<T>(cpu::conv2d_grad_weight_workspace<T>(s, thread_count()));
+    cpu::conv2d_grad_weight(to, output_image(gradient, s, grad_output_last),
+                            input_image(from, s, input_last), scratch, s, accumulate);
+  });
+}
+
+void conv2d_grad_bias(bool is_double, Memory grad_bias, Memory grad_output, bool grad_output_last,
+                      const Sizes4& sizes, bool accumulate) {
+  run(is_double, [&](auto zero) {
+    using T = decltype(zero);
+    const auto [batch, channels, height, width] = sizes;
+    const int64_t count = product({batch, channels, height, width});
+    T* to = elements<T>(grad_bias, channels, "grad_bias");
+    const T* from = elements<const T>(grad_output, count, "grad_output");
+    cpu::conv2d_grad_bias(to, cpu::dense_image(from, channels, height, width, grad_output_last),
+                          batch, channels, height, width, accumulate);
+  });
+}
+
+void relu(bool is_double, Memory out, Memory input) {
+  run(is_double, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t n = count_of<T>(out);
+    cpu::relu(elements<T>(out, n, "out"), elements<const T>(input, n, "input"), n);
+  });
+}
+
+void relu_backward(bool is_double, Memory out, Memory grad_output, Memory output) {
+  run(is_double, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t n = count_of<T>(out);
+    cpu::relu_backward(elements<T>(out, n, "out"), elements<const T>(grad_output, n, "grad_output"),
+                       elements<const T>(output, n, "output"), n);
+  });
+}
+
+void leaky_relu(bool is_double, Memory out, Memory input, double negative_slope) {
+  run(is_double, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t n = count_of<T>(out);
+    cpu::leaky_relu(elements<T>(out, n, "out"), elements<const T>(input, n, "input"),
+                    static_cast<T>(negative_slope), n);
+  });
+}
+
+void leaky_relu_backward(bool is_double, Memory out, Memory grad_output, Memory input,
+                         double negative_slope) {
+  run(is_double, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t n = count_of<T>(out);
+    cpu::leaky_relu_backward(
+        elements<T>(out, n, "out"), elements<const T>(grad_output, n, "grad_output"),
+        elements<const T>(input, n, "input"), static_cast<T>(negative_slope), n);
+  });
+}
+
+void sigmoid(bool is_double, Memory out, Memory input) {
+  run(is_double, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t n = count_of<T>(out);
+    cpu::sigmoid(elements<T>(out, n, "out"), elements<const T>(input, n, "input"), n);
+  });
+}
+
+void sigmoid_backward(bool is_double, Memory out, Memory grad_output, Memory output) {
+  run(is_double, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t n = count_of<T>(out);
+    cpu::sigmoid_backward(elements<T>(out, n, "out"),
+                          elements<const T>(grad_output, n, "grad_output"),
+                          elements<const T>(output, n, "output"), n);
+  });
+}
+
+enum class Loss { kMse, kL1 };
+
+template <Loss loss>
+double mean_loss(bool is_double, Memory input, Memory target) {
+  return run(is_double, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t n = count_of<T>(input);
+    if (n < 1) throw std::invalid_argument("the mean of nothing");
+    const T* y = elements<const T>(input, n, "input");
+    const T* t = elements<const T>(target, n, "target");
+    return loss == Loss::kMse ? cpu::mse_loss(y, t, n) : cpu::l1_loss(y, t, n);
+  });
+}
+
+template <Loss loss>
+void mean_loss_backward(bool is_double, Memory out, Memory input, Memory target) {
+  run(is_double, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t n = count_of<T>(out);
+    T* gradient = elements<T>(out, n, "out");
+    const T* y = elements<const T>(input, n, "input");
+    const T* t = elements<const T>(target, n, "target");
+    if (loss == Loss::kMse) {
+      cpu::mse_loss_backward(gradient, y, t, n);
+    } else {
+      cpu::l1_loss_backward(gradient, y, t, n);
+    }
+  });
+}
+
+void sgd_step(bool is_double, Memory param, Memory grad, Memory momentum_buffer,
+              const std::array<double, 4>& rule, bool nesterov, bool first) {
+  run(is_double, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t n = count_of<T>(param);
+    cpu::sgd_step(elements<T>(param, n, "param"), elements<const T>(grad, n, "grad"),
+                  elements<T>(momentum_buffer, n, "momentum_buffer", true), n,
+                  {rule[0], rule[1], rule[2], rule[3], nesterov, first});
+  });
+}
+
+void adam_step(bool is_double, Memory param, Memory grad, Memory exp_avg, Memory exp_avg_sq,
+               const std::array<double, 5>& rule, bool decoupled, int64_t step) {
+  run(is_double, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t n = count_of<T>(param);
+    if (step < 1) throw std::invalid_argument("adam_step: step counts from 1");
+    cpu::adam_step(elements<T>(param, n, "param"), elements<const T>(grad, n, "grad"),
+                   elements<T>(exp_avg, n, "exp_avg"), elements<T>(exp_avg_sq, n, "exp_avg_sq"), n,
+                   {rule[0], rule[1], rule[2], rule[3], rule[4], decoupled, step});
+  });
+}
+
+}  // namespace
+}  // namespace pydenoise
+
+PYBIND11_MODULE(_C, m) {
+  using namespace pydenoise;
+  m.doc() = "pydenoise's CPU kernels on raw memory; use pydenoise.ops.";
+  m.def("set_thread_pool", [](uintptr_t parallel_for, uintptr_t get_num_threads) {
+    set_thread_pool(reinterpret_cast<TorchParallelFor>(parallel_for),
+                    reinterpret_cast<TorchGetNumThreads>(get_num_threads));
+  });
+  m.def("thread_count", &thread_count);
+  m.def("available_isas", &cpu::available_isas);
+  m.def("isa", &cpu::isa);
+  m.def("set_isa", [](const std::string& name) {
+    if (!cpu::set_isa(name)) throw std::invalid_argument("no instruction set " + name + " here");
+  });
+  m.def("im2col", &im2col);
+  m.def("col2im", &col2im);
+  m.def("matmul", &matmul);
+  m.def("conv2d", &conv2d);
+  m.def("conv2d_grad_input", &conv2d_grad_input);
+  m.def("conv2d_grad_weight", &conv2d_grad_weight);
+  m.def("conv2d_grad_bias", &conv2d_grad_bias);
+  m.def("relu", &relu);
+  m.def("relu_backward", &relu_backward);
+  m.def("leaky_relu", &leaky_relu);
+  m.def("leaky_relu_backward", &leaky_relu_backward);
+  m.def("sigmoid", &sigmoid);
+  m.def("sigmoid_backward", &sigmoid_backward);
+  m.def("mse_loss", &mean_loss<Loss::kMse>);
+  m.def("l1_loss", &mean_loss<Loss::kL1>);
+  m.def("mse_loss_backward", &mean_loss_backward<Loss::kMse>);
+  m.def("l1_loss_backward", &mean_loss_backward<Loss::kL1>);
+  m.def("sgd_step", &sgd_step);
+  m.def("adam_step", &adam_step);
+}

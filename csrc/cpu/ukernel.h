@@ -1,0 +1,45 @@
+// The micro-kernel: one tile of a matrix product, held in registers.
+//
+//         B panel: k rows of nr              C tile: mr rows of nr, row-major, dense
+//         +----------------+
+//         | k = 0: b0..b15 |                 c[i][j] = sum over k of a[k][i] * b[k][j]
+//         | k = 1: ...     |                 (+ the old c[i][j] when accumulate)
+//         +----------------+
+//   A panel: k rows of mr                    The sum runs over k upwards, one fused multiply-add
+//   a[k][0..mr)                              a term; the old value is the first summand. So the
+//                                            bits depend neither on mr, nr nor the tile's place.
+//
+// Panels are packed, zero-padded to full width; a tile is always computed whole. Panels and tile
+// are aligned to kAlignment. What part of a tile is real only its store knows (gemm.h).
+#pragma once
+
+#include <cstdint>
+
+namespace pydenoise::cpu {
+
+constexpr int64_t kAlignment = 64;
+
+template <class T>
+struct Ukernel {
+  int64_t mr, nr;
+  int64_t cost;  // instructions a step of k: multiply-adds, loads, broadcasts
+  void (*run)(T* c, const T* a, const T* b, int64_t k, bool accumulate);
+};
+
+// Kernels of one instruction set, none of them empty.
+template <class T>
+struct UkernelList {
+  const Ukernel<T>* kernels;
+  int64_t count;
+};
+
+UkernelList<float> sgemm_ukernels_scalar();
+UkernelList<double> dgemm_ukernels_scalar();
+#if defined(__x86_64__)
+UkernelList<float> sgemm_ukernels_avx2();
+UkernelList<double> dgemm_ukernels_avx2();
+UkernelList<float> sgemm_ukernels_avx512();
+UkernelList<double> dgemm_ukernels_avx512();
+#endif
+
+}  // namespace pydenoise::cpu

@@ -1,0 +1,36 @@
+// Micro-kernels in plain C++, for every machine; compilers turn the inner loop into vectors.
+// A product and a sum each round here, there is no fused multiply-add to count on.
+#include "cpu/ukernel.h"
+
+namespace pydenoise::cpu {
+namespace {
+
+template <class T, int MR, int NR>
+void ukernel(T* c, const T* a, const T* b, int64_t k, bool accumulate) {
+  T sum[MR][NR];
+  for (int i = 0; i < MR; ++i) {
+    for (int j = 0; j < NR; ++j) sum[i][j] = accumulate ? c[i * NR + j] : T(0);
+  }
+  for (; k > 0; --k, a += MR, b += NR) {
+    for (int i = 0; i < MR; ++i) {
+      for (int j = 0; j < NR; ++j) sum[i][j] += a[i] * b[j];
+    }
+  }
+  for (int i = 0; i < MR; ++i) {
+    for (int j = 0; j < NR; ++j) c[i * NR + j] = sum[i][j];
+  }
+}
+
+constexpr Ukernel<float> kFloat[] = {{4, 8, 14, ukernel<float, 4, 8>}};
+constexpr Ukernel<double> kDouble[] = {{4, 4, 14, ukernel<double, 4, 4>}};
+
+}  // namespace
+
+UkernelList<float> sgemm_ukernels_scalar() {
+  return {kFloat, 1};
+}
+UkernelList<double> dgemm_ukernels_scalar() {
+  return {kDouble, 1};
+}
+
+}  // namespace pydenoise::cpu

@@ -1,0 +1,44 @@
+// Work on several threads: torch's own pool when Python handed us its entry point, one thread
+// otherwise. No thread is created here and no count decided: torch.set_num_threads rules.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace pydenoise {
+
+// The C entries of libtorch (torch/csrc/stable/c/shim.h), or null to run serial.
+using TorchParallelFor = int32_t (*)(int64_t begin, int64_t end, int64_t grain,
+                                     void (*body)(int64_t, int64_t, void*), void* context);
+using TorchGetNumThreads = int32_t (*)(uint32_t* count);
+void set_thread_pool(TorchParallelFor parallel_for, TorchGetNumThreads get_num_threads);
+
+// How many slots `parallel_slots` may use at this moment; at least 1.
+int64_t thread_count();
+
+// Calls body(slot, context) once for each slot in [0, slots), concurrently where threads allow.
+void parallel_slots(int64_t slots, void (*body)(int64_t slot, void* context), void* context);
+
+// Runs body(task, slot) for every task in [0, tasks). Tasks are handed out as threads become
+// free, so a task may write only what no other task touches; `slot` < slots names scratch memory
+// that no other running task uses.
+template <class Body>
+void parallel_tasks(int64_t tasks, int64_t slots, const Body& body) {
+  struct Shared {
+    const Body& body;
+    int64_t tasks;
+    std::atomic<int64_t> next{0};
+  } shared{body, tasks};
+  const int64_t used = slots < tasks ? slots : tasks;
+  parallel_slots(
+      used,
+      [](int64_t slot, void* context) {
+        auto& work = *static_cast<Shared*>(context);
+        for (int64_t task = work.next++; task < work.tasks; task = work.next++) {
+          work.body(task, slot);
+        }
+      },
+      &shared);
+}
+
+}  // namespace pydenoise

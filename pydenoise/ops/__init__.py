@@ -1,0 +1,72 @@
+"""The operations, on plain tensors: arguments checked, backend picked, call made.
+
+Everything takes and returns ``torch.Tensor`` (float32 or float64) and never touches autograd.
+Names and argument orders are torch's.
+"""
+
+from __future__ import annotations
+
+from ._backend import backends, show_config, use_algorithm, use_backend
+from ._conv import (
+    col2im,
+    conv2d,
+    conv2d_grad_bias,
+    conv2d_grad_input,
+    conv2d_grad_weight,
+    conv_transpose2d,
+    im2col,
+)
+from ._pointwise import (
+    adam_step,
+    l1_loss,
+    l1_loss_backward,
+    leaky_relu,
+    leaky_relu_backward,
+    mse_loss,
+    mse_loss_backward,
+    relu,
+    relu_backward,
+    sgd_step,
+    sigmoid,
+    sigmoid_backward,
+)
+from ._pooling import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+    upsample_nearest2d,
+    upsample_nearest2d_backward,
+)
+
+__all__ = [
+    "adam_step",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "backends",
+    "col2im",
+    "conv2d",
+    "conv2d_grad_bias",
+    "conv2d_grad_input",
+    "conv2d_grad_weight",
+    "conv_transpose2d",
+    "im2col",
+    "l1_loss",
+    "l1_loss_backward",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "mse_loss",
+    "mse_loss_backward",
+    "relu",
+    "relu_backward",
+    "sgd_step",
+    "show_config",
+    "sigmoid",
+    "sigmoid_backward",
+    "upsample_nearest2d",
+    "upsample_nearest2d_backward",
+    "use_algorithm",
+    "use_backend",
+]

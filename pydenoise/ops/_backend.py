@@ -1,0 +1,166 @@
+"""Which code runs: the backends that exist here, why another does not, and the switches.
+
+Backends are modules with the same function names (`_reference`, `_compiled`). The choice of
+backend and algorithm are context variables, so threads and tasks do not disturb each other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextvars import ContextVar, Token
+from types import ModuleType, TracebackType
+from typing import Any
+
+from torch import Tensor
+
+from . import _chain, _compiled, _reference
+
+BACKENDS = ("auto", "reference", "cpu", "cuda")
+ALGORITHMS = ("auto", "im2col", "implicit")
+
+
+def backends() -> dict[str, str | None]:
+    """Every backend's name with None when it runs here, or the reason why it does not."""
+    return {
+        "reference": None,
+        "cpu": _compiled.why_not_cpu(),
+        "cuda": _compiled.why_not_cuda(),
+    }
+
+
+def _known(kind: str, name: str, names: tuple[str, ...]) -> str:
+    if name not in names:
+        raise ValueError(f"unknown {kind} {name!r}; expected one of {', '.join(names)}")
+    return name
+
+
+def _checked_backend(name: str) -> str:
+    _known("backend", name, BACKENDS)
+    reason = backends().get(name)
+    if reason is not None:
+        raise RuntimeError(f"backend {name!r} is not available: {reason}")
+    return name
+
+
+def _from_environment() -> str:
+    name = os.environ.get("PYDENOISE_BACKEND", "auto")
+    try:
+        return _checked_backend(name)
+    except (ValueError, RuntimeError) as error:
+        raise type(error)(f"PYDENOISE_BACKEND: {error}") from None
+
+
+_backend: ContextVar[str | None] = ContextVar("pydenoise_backend", default=None)
+_algorithm: ContextVar[str] = ContextVar("pydenoise_algorithm", default="auto")
+
+
+class _Switch:
+    """Set when called; when used as a context manager, set back at its end."""
+
+    def __init__(self, variable: ContextVar[Any], value: str) -> None:
+        self._variable = variable
+        self._token: Token[Any] = variable.set(value)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._variable.reset(self._token)
+
+
+def use_backend(name: str) -> _Switch:
+    """Choose the code that runs, from now on or for a ``with`` block.
+
+    Parameters
+    ----------
+    name : 'auto', 'reference', 'cpu' or 'cuda'
+        'auto' takes the compiled backend of the tensor's device where it was built, else the
+        reference.
+
+    Raises
+    ------
+    ValueError
+        For a name that is none of these.
+    RuntimeError
+        For a backend that is not available here, with the reason.
+
+    Examples
+    --------
+    >>> with use_backend("reference"):
+    ...     pass
+    """
+    return _Switch(_backend, _checked_backend(name))
+
+
+def use_algorithm(name: str) -> _Switch:
+    """Choose how convolutions are computed, from now on or for a ``with`` block.
+
+    Parameters
+    ----------
+    name : 'auto', 'im2col' or 'implicit'
+        'im2col' is the report's chain: patches stored as a matrix, matrix products, columns
+        summed back. 'implicit' never stores the patch matrix. 'auto' takes the faster.
+    """
+    return _Switch(_algorithm, _known("algorithm", name, ALGORITHMS))
+
+
+def current_backend() -> str:
+    """The backend's name as chosen by `use_backend` or PYDENOISE_BACKEND."""
+    name = _backend.get()
+    if name is None:
+        name = _from_environment()
+        _backend.set(name)
+    return name
+
+
+def current_algorithm() -> str:
+    """The algorithm's name as chosen by `use_algorithm`."""
+    return _algorithm.get()
+
+
+def select(tensor: Tensor) -> Any:
+    """The backend module for a tensor, by the switch and the tensor's device."""
+    name = current_backend()
+    device = tensor.device.type
+    if name == "reference":
+        return _reference
+    if name == "auto":
+        if device == "cpu":
+            return _compiled if _compiled.why_not_cpu() is None else _reference
+        return _reference
+    if name != device:
+        raise ValueError(
+            f"backend {name!r} cannot work on a tensor on {tensor.device}; move the tensor or "
+            f"call pydenoise.use_backend('auto')"
+        )
+    return _compiled
+
+
+_CHAINS: dict[ModuleType, _chain.Chain] = {
+    _reference: _chain.Chain(_reference),
+    _compiled: _chain.Chain(_compiled),
+}
+
+
+def convolver(tensor: Tensor) -> Any:
+    """What offers conv2d, conv2d_grad_input and conv2d_grad_weight: the backend or its chain."""
+    backend = select(tensor)
+    return _CHAINS[backend] if _algorithm.get() == "im2col" else backend
+
+
+use_isa: Callable[[str], _compiled.UseIsa] = _compiled.UseIsa
+available_isas = _compiled.available_isas
+
+
+def show_config() -> str:
+    """What is built, what runs and why the rest does not, in a few lines of text."""
+    lines = [f"backend      {current_backend()}", f"algorithm    {current_algorithm()}"]
+    for name, reason in backends().items():
+        lines.append(f"{name:<12} {'available' if reason is None else 'not available: ' + reason}")
+    return "\n".join(lines + _compiled.config_lines())

@@ -1,0 +1,91 @@
+"""The report's own chain, for every backend: u(x), matrix products, f(.).
+
+    z  = W u(x) + b          gx = f(W^T gz)          gW = gz u(x)^T
+
+The patch matrix is stored; the products run group by group. A backend gives im2col, col2im and
+matmul; this file is all that is needed to convolve with them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from pydenoise import memory
+
+from ._shape import ConvShape
+
+
+def _columns(like: Tensor, shape: ConvShape) -> Tensor:
+    return memory.empty(shape.columns_size, dtype=like.dtype, device=like.device)
+
+
+def _by_group(pixels: Tensor, groups: int) -> Tensor:
+    """(N, C, H, W) in either memory format as (N, g, C/g, H*W), a view."""
+    n, c, h, w = pixels.shape
+    stride = pixels.stride()
+    if stride[2] != w * stride[3]:
+        pixels = pixels.contiguous()
+        stride = pixels.stride()
+    return pixels.as_strided(
+        (n, groups, c // groups, h * w), (stride[0], c // groups * stride[1], stride[1], stride[3])
+    )
+
+
+class Chain:
+    """conv2d and its gradients out of one backend's im2col, matmul and col2im."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+
+    def conv2d(
+        self, output: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None, shape: ConvShape
+    ) -> None:
+        columns = _columns(input, shape)
+        self._backend.im2col(columns, input, shape)
+        patches = columns.unflatten(1, (shape.groups, -1))
+        matrices = weight.reshape(shape.groups, shape.out_channels // shape.groups, -1)
+        z = _by_group(output, shape.groups)
+        for g in range(shape.groups):
+            w = matrices[g].expand(shape.batch, -1, -1)
+            self._backend.matmul(z[:, g], w, patches[:, g], False)
+        if bias is not None:
+            output.add_(bias[:, None, None])
+
+    def conv2d_grad_input(
+        self,
+        grad_input: Tensor,
+        grad_output: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        shape: ConvShape,
+    ) -> None:
+        columns = _columns(weight, shape)
+        patches = columns.unflatten(1, (shape.groups, -1))
+        matrices = weight.reshape(shape.groups, shape.out_channels // shape.groups, -1)
+        gz = _by_group(grad_output, shape.groups)
+        for g in range(shape.groups):
+            w = matrices[g].mT.expand(shape.batch, -1, -1)
+            self._backend.matmul(patches[:, g], w, gz[:, g], False)
+        self._backend.col2im(grad_input, columns, shape)
+        if bias is not None:
+            grad_input.add_(bias[:, None, None])
+
+    def conv2d_grad_weight(
+        self,
+        grad_weight: Tensor,
+        grad_output: Tensor,
+        input: Tensor,
+        shape: ConvShape,
+        accumulate: bool,
+    ) -> None:
+        columns = _columns(input, shape)
+        self._backend.im2col(columns, input, shape)
+        patches = columns.unflatten(1, (shape.groups, -1))
+        gz = _by_group(grad_output, shape.groups)
+        if not accumulate:
+            grad_weight.zero_()
+        matrices = grad_weight.view(shape.groups, shape.out_channels // shape.groups, -1)
+        for n in range(shape.batch):
+            self._backend.matmul(matrices, gz[n], patches[n].mT, True)

@@ -1,0 +1,390 @@
+"""The one door to the compiled kernels: tensors become pointers and byte counts here.
+
+Function names and argument order are those of `_reference`. The binding checks pointers, sizes
+and shapes again; what it cannot know (dtype, layout, device) is settled here. Pooling and
+upsampling have no kernel of their own yet and are the reference's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._reference import (
+    avg_pool2d,
+    avg_pool2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+    upsample_nearest2d,
+    upsample_nearest2d_backward,
+)
+from ._shape import ConvShape
+
+__all__ = [
+    "adam_step",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "col2im",
+    "conv2d",
+    "conv2d_grad_bias",
+    "conv2d_grad_input",
+    "conv2d_grad_weight",
+    "im2col",
+    "l1_loss",
+    "l1_loss_backward",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "matmul",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "mse_loss",
+    "mse_loss_backward",
+    "relu",
+    "relu_backward",
+    "sgd_step",
+    "sigmoid",
+    "sigmoid_backward",
+    "upsample_nearest2d",
+    "upsample_nearest2d_backward",
+]
+
+_C: ModuleType | None
+try:
+    from pydenoise import _C
+except ImportError as error:
+    _C = None
+    _missing: str | None = f"the compiled kernels are not there ({error})"
+else:
+    _missing = None
+
+
+def why_not_cpu() -> str | None:
+    """None when the CPU kernels can run, otherwise the reason."""
+    return _missing
+
+
+def why_not_cuda() -> str | None:
+    """The reason why there are no CUDA kernels."""
+    return "this release has none"
+
+
+def _join_thread_pool() -> None:
+    """Hand torch's own parallel_for to the kernels; without it they run serial."""
+    if _C is None:
+        return
+    suffix = {"nt": "torch_cpu.dll", "posix": "libtorch_cpu.so"}.get(os.name, "")
+    library = Path(torch.__file__).parent / "lib" / suffix
+    if not library.is_file():
+        library = library.with_suffix(".dylib")
+    try:
+        torch_c = ctypes.CDLL(str(library))
+        entries = [
+            ctypes.cast(getattr(torch_c, name), ctypes.c_void_p).value
+            for name in ("torch_parallel_for", "torch_get_num_threads")
+        ]
+    except (OSError, AttributeError):
+        return
+    _C.set_thread_pool(*entries)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: _C.set_thread_pool(0, 0))
+
+
+_join_thread_pool()
+
+
+def available_isas() -> tuple[str, ...]:
+    """Instruction sets of this machine that the kernels were built for, the slowest first."""
+    return () if _C is None else tuple(_C.available_isas())
+
+
+class UseIsa:
+    """Lower the instruction set, from now on or for a ``with`` block; for tests and benchmarks.
+
+    One setting for the whole process, unlike the other switches.
+    """
+
+    def __init__(self, name: str) -> None:
+        if name not in available_isas():
+            raise ValueError(f"instruction set {name!r} is not one of {available_isas()}")
+        assert _C is not None
+        self._before = _C.isa()
+        _C.set_isa(name)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert _C is not None
+        _C.set_isa(self._before)
+
+
+def config_lines() -> list[str]:
+    """The kernels' part of `show_config`."""
+    if _C is None:
+        return []
+    return [
+        f"isa          {_C.isa()} (of {', '.join(available_isas())})",
+        f"threads      {_C.thread_count()}",
+    ]
+
+
+def isa() -> str | None:
+    """The instruction set in use, None without compiled kernels."""
+    return None if _C is None else str(_C.isa())
+
+
+def _kernels() -> Any:
+    return _C
+
+
+def _dense(tensor: Tensor) -> tuple[Tensor, bool]:
+    """The tensor itself when a kernel can read it, else a contiguous copy; and its format."""
+    if tensor.is_contiguous():
+        return tensor, False
+    if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        return tensor, True
+    return tensor.contiguous(), False
+
+
+def _memory(tensor: Tensor) -> tuple[int, int]:
+    return tensor.data_ptr(), tensor.numel() * tensor.element_size()
+
+
+_NOTHING = (0, 0)
+
+
+def _is_double(tensor: Tensor) -> bool:
+    return tensor.dtype is torch.float64
+
+
+def im2col(columns: Tensor, input: Tensor, shape: ConvShape) -> None:
+    input, last = _dense(input)
+    _kernels().im2col(_is_double(input), _memory(columns), _memory(input), last, shape)
+
+
+def col2im(output: Tensor, columns: Tensor, shape: ConvShape) -> None:
+    columns = columns.contiguous()
+    _, last = _dense(output)
+    _kernels().col2im(_is_double(columns), _memory(output), last, _memory(columns), shape)
+
+
+def matmul(out: Tensor, a: Tensor, b: Tensor, accumulate: bool) -> None:
+    _kernels().matmul(
+        _is_double(out),
+        out.data_ptr(),
+        out.stride(),
+        a.data_ptr(),
+        a.stride(),
+        b.data_ptr(),
+        b.stride(),
+        (out.shape[0], out.shape[1], out.shape[2], a.shape[2]),
+        accumulate,
+    )
+
+
+def conv2d(
+    output: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None, shape: ConvShape
+) -> None:
+    input, input_last = _dense(input)
+    weight = weight.contiguous()
+    _, output_last = _dense(output)
+    if bias is not None:
+        bias = bias.contiguous()
+    _kernels().conv2d(
+        _is_double(input),
+        _memory(output),
+        output_last,
+        _memory(input),
+        input_last,
+        _memory(weight),
+        _NOTHING if bias is None else _memory(bias),
+        shape,
+    )
+
+
+def conv2d_grad_input(
+    grad_input: Tensor,
+    grad_output: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    shape: ConvShape,
+) -> None:
+    grad_output, grad_output_last = _dense(grad_output)
+    weight = weight.contiguous()
+    _, grad_input_last = _dense(grad_input)
+    if bias is not None:
+        bias = bias.contiguous()
+    _kernels().conv2d_grad_input(
+        _is_double(weight),
+        _memory(grad_input),
+        grad_input_last,
+        _memory(grad_output),
+        grad_output_last,
+        _memory(weight),
+        _NOTHING if bias is None else _memory(bias),
+        shape,
+    )
+
+
+def conv2d_grad_weight(
+    grad_weight: Tensor, grad_output: Tensor, input: Tensor, shape: ConvShape, accumulate: bool
+) -> None:
+    grad_output, grad_output_last = _dense(grad_output)
+    input, input_last = _dense(input)
+    _kernels().conv2d_grad_weight(
+        _is_double(input),
+        _memory(grad_weight),
+        _memory(grad_output),
+        grad_output_last,
+        _memory(input),
+        input_last,
+        shape,
+        accumulate,
+    )
+
+
+def conv2d_grad_bias(grad_bias: Tensor, grad_output: Tensor, accumulate: bool) -> None:
+    grad_output, last = _dense(grad_output)
+    _kernels().conv2d_grad_bias(
+        _is_double(grad_output),
+        _memory(grad_bias),
+        _memory(grad_output),
+        last,
+        tuple(grad_output.shape),
+        accumulate,
+    )
+
+
+def _like(tensor: Tensor, out: Tensor) -> Tensor:
+    """The tensor with its elements in memory in the order of `out`."""
+    if tensor.stride() == out.stride() and tensor.shape == out.shape:
+        return tensor
+    return torch.empty_like(out).copy_(tensor)
+
+
+def relu(out: Tensor, input: Tensor) -> None:
+    _kernels().relu(_is_double(out), _memory(out), _memory(_like(input, out)))
+
+
+def relu_backward(out: Tensor, grad_output: Tensor, output: Tensor) -> None:
+    _kernels().relu_backward(
+        _is_double(out),
+        _memory(out),
+        _memory(_like(grad_output, out)),
+        _memory(_like(output, out)),
+    )
+
+
+def leaky_relu(out: Tensor, input: Tensor, negative_slope: float) -> None:
+    _kernels().leaky_relu(_is_double(out), _memory(out), _memory(_like(input, out)), negative_slope)
+
+
+def leaky_relu_backward(
+    out: Tensor, grad_output: Tensor, input: Tensor, negative_slope: float
+) -> None:
+    _kernels().leaky_relu_backward(
+        _is_double(out),
+        _memory(out),
+        _memory(_like(grad_output, out)),
+        _memory(_like(input, out)),
+        negative_slope,
+    )
+
+
+def sigmoid(out: Tensor, input: Tensor) -> None:
+    _kernels().sigmoid(_is_double(out), _memory(out), _memory(_like(input, out)))
+
+
+def sigmoid_backward(out: Tensor, grad_output: Tensor, output: Tensor) -> None:
+    _kernels().sigmoid_backward(
+        _is_double(out),
+        _memory(out),
+        _memory(_like(grad_output, out)),
+        _memory(_like(output, out)),
+    )
+
+
+def mse_loss(input: Tensor, target: Tensor) -> float:
+    input = _dense(input)[0]
+    loss: float = _kernels().mse_loss(
+        _is_double(input), _memory(input), _memory(_like(target, input))
+    )
+    return loss
+
+
+def mse_loss_backward(out: Tensor, input: Tensor, target: Tensor) -> None:
+    _kernels().mse_loss_backward(
+        _is_double(out), _memory(out), _memory(_like(input, out)), _memory(_like(target, out))
+    )
+
+
+def l1_loss(input: Tensor, target: Tensor) -> float:
+    input = _dense(input)[0]
+    loss: float = _kernels().l1_loss(
+        _is_double(input), _memory(input), _memory(_like(target, input))
+    )
+    return loss
+
+
+def l1_loss_backward(out: Tensor, input: Tensor, target: Tensor) -> None:
+    _kernels().l1_loss_backward(
+        _is_double(out), _memory(out), _memory(_like(input, out)), _memory(_like(target, out))
+    )
+
+
+def sgd_step(
+    param: Tensor,
+    grad: Tensor,
+    momentum_buffer: Tensor | None,
+    lr: float,
+    momentum: float,
+    dampening: float,
+    weight_decay: float,
+    nesterov: bool,
+    first: bool,
+) -> None:
+    _kernels().sgd_step(
+        _is_double(param),
+        _memory(param),
+        _memory(grad),
+        _NOTHING if momentum_buffer is None else _memory(momentum_buffer),
+        (lr, momentum, dampening, weight_decay),
+        nesterov,
+        first,
+    )
+
+
+def adam_step(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+    step: int,
+) -> None:
+    _kernels().adam_step(
+        _is_double(param),
+        _memory(param),
+        _memory(grad),
+        _memory(exp_avg),
+        _memory(exp_avg_sq),
+        (lr, beta1, beta2, eps, weight_decay),
+        decoupled,
+        step,
+    )

@@ -1,0 +1,130 @@
+"""Builds the kernels and keeps a record of how that went.
+
+PYDENOISE_BUILD=auto (default) | python | cpu | cuda. `auto` builds what the compilers at hand can
+build and never makes an install fail; every other value does what it says or fails loudly.
+The rest of the package's description is in pyproject.toml.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext as PlainBuildExt
+
+ROOT = Path(__file__).resolve().parent
+RECORD = ROOT / "pydenoise" / "_build.json"
+SOURCES = [
+    "csrc/bindings.cpp",
+    "csrc/conv_shape.cpp",
+    "csrc/parallel.cpp",
+    "csrc/cpu/conv2d.cpp",
+    "csrc/cpu/conv2d_grad_weight.cpp",
+    "csrc/cpu/gemm.cpp",
+    "csrc/cpu/im2col.cpp",
+    "csrc/cpu/isa.cpp",
+    "csrc/cpu/pointwise.cpp",
+    "csrc/cpu/ukernel_scalar.cpp",
+    "csrc/cpu/ukernel_avx2.cpp",
+    "csrc/cpu/ukernel_avx512.cpp",
+]
+# The last three change no number: no errno and no trap is looked at, and no product is fused with
+# a sum unless the code says so.
+FLAGS = ["-std=c++17", "-O3", "-g0", "-Wall", "-Wextra", "-fvisibility=hidden"]
+FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
+WANTED = ("auto", "python", "cpu", "cuda")
+
+
+def why_no_compiler() -> str | None:
+    """None when a C++ compiler answers, else the sentence that says which one did not."""
+    command = shlex.split(os.environ.get("CXX", "c++"))
+    if not command or shutil.which(command[0]) is None:
+        return f"no C++ compiler: {' '.join(command) or 'CXX is empty'} was not found"
+    asked = subprocess.run([*command, "--version"], capture_output=True, check=False)
+    return None if asked.returncode == 0 else f"{command[0]} --version failed"
+
+
+class Record:
+    """What was wanted, what came of it; printed as a block and kept for `pydenoise info`."""
+
+    def __init__(self, wanted: str) -> None:
+        self.wanted = wanted
+        self.cpu = "not wanted (PYDENOISE_BUILD=python)"
+        self.cuda = "this release has no CUDA kernels"
+        self.error_tail: list[str] = []
+
+    def write(self) -> None:
+        RECORD.write_text(json.dumps(vars(self), indent=2) + "\n", encoding="utf-8")
+        print(f"pydenoise: PYDENOISE_BUILD={self.wanted}", file=sys.stderr)
+        print(f"pydenoise:   cpu kernels:  {self.cpu}", file=sys.stderr)
+        print(f"pydenoise:   cuda kernels: {self.cuda}", file=sys.stderr)
+        if self.cpu != "built":
+            print("pydenoise:   the Python backend works without them", file=sys.stderr)
+
+
+def extension() -> Extension:
+    """The CPU kernels. Their sources hold no torch header, so no torch library is linked."""
+    from torch.utils.cpp_extension import CppExtension
+
+    built = CppExtension(
+        "pydenoise._C",
+        SOURCES,
+        include_dirs=[str(ROOT / "csrc")],
+        extra_compile_args=FLAGS,
+        depends=[str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc").rglob("*.h"))],
+    )
+    built.libraries = []
+    built.library_dirs = []
+    built.runtime_library_dirs = []
+    return built
+
+
+def build_command(record: Record) -> type[PlainBuildExt]:
+    """torch's BuildExtension with ninja; under `auto` a failing compile is noted, not raised."""
+    from torch.utils.cpp_extension import BuildExtension
+
+    class Build(BuildExtension):
+        def run(self) -> None:
+            record.cpu = "built"
+            try:
+                super().run()
+            except Exception as error:
+                if record.wanted != "auto":
+                    raise
+                record.cpu = f"the compile failed: {error.__class__.__name__}"
+                record.error_tail = str(error).splitlines()[-20:]
+                self.extensions = []
+            record.write()
+
+        def get_outputs(self) -> list[str]:
+            return super().get_outputs() if record.cpu == "built" else []
+
+    return Build
+
+
+def main() -> None:
+    wanted = os.environ.get("PYDENOISE_BUILD", "auto")
+    if wanted not in WANTED:
+        sys.exit(f"PYDENOISE_BUILD must be one of {', '.join(WANTED)}, got {wanted!r}")
+    if wanted == "cuda":
+        sys.exit("PYDENOISE_BUILD=cuda: this release has no CUDA kernels; use auto, cpu or python")
+    record = Record(wanted)
+    if wanted != "python":
+        reason = why_no_compiler()
+        if reason is None:
+            setup(ext_modules=[extension()], cmdclass={"build_ext": build_command(record)})
+            return
+        if wanted == "cpu":
+            sys.exit(f"PYDENOISE_BUILD=cpu: {reason}; install one or point CXX at it")
+        record.cpu = reason
+    record.write()
+    setup()
+
+
+main()
