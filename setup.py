@@ -101,6 +101,8 @@ def build_command(record: Record) -> type[PlainBuildExt]:
                 record.error_tail = str(error).splitlines()[-20:]
                 self.extensions = []
             record.write()
+            if not self.inplace:
+                shutil.copy(RECORD, Path(self.build_lib) / "pydenoise")
 
         def get_outputs(self) -> list[str]:
             return super().get_outputs() if record.cpu == "built" else []
