@@ -44,7 +44,8 @@ MAY_IMPORT = {
     "denoiser": NETWORK | LEAVES | {"training", "inference"},
     "ee559": PUBLIC,
     "benchmark": PUBLIC,
-    "cli": PUBLIC | {"ee559", "benchmark"},
+    "demo": PUBLIC,
+    "cli": PUBLIC | {"ee559", "benchmark", "demo"},
     "__main__": {"cli"},
 }
 MAY_PRINT = {"cli"}

@@ -120,8 +120,8 @@ class Case:
                 )
 
 
-def _our_ways() -> dict[str, Callable[[], AbstractContextManager[Any]]]:
-    """Our ways by name; the compiled ones only where the extension runs."""
+def _our_ways(**algorithms: str) -> dict[str, Callable[[], AbstractContextManager[Any]]]:
+    """Our ways by name: the compiled kernels with each algorithm, where they run; the reference."""
 
     def within(backend: str, algorithm: str) -> Callable[[], AbstractContextManager[Any]]:
         def enter() -> AbstractContextManager[Any]:
@@ -132,14 +132,12 @@ def _our_ways() -> dict[str, Callable[[], AbstractContextManager[Any]]]:
 
         return enter
 
-    ways = {"reference": within("reference", "implicit")}
-    if ops.backends()["cpu"] is None:
-        ways = {
-            "implicit": within("cpu", "implicit"),
-            "im2col": within("cpu", "im2col"),
-            **ways,
-        }
-    return ways
+    compiled = algorithms if ops.backends()["cpu"] is None else {}
+    ways = {name: within("cpu", algorithm) for name, algorithm in compiled.items()}
+    return {**ways, "reference": within("reference", "implicit")}
+
+
+CONVOLVERS = {"implicit": "implicit", "im2col": "im2col"}
 
 
 def _rounding(terms: int) -> float:
@@ -216,7 +214,10 @@ def _convolution_cases(layer: Layer, generator: torch.Generator) -> Iterator[Cas
             tolerance=_rounding(terms[role]) * reference(*(t.double().abs() for t in tensors)),
             flop=2 * weight.numel() * pixels,
             ways={
-                **{name: Way(ours[role], context) for name, context in _our_ways().items()},
+                **{
+                    name: Way(ours[role], context)
+                    for name, context in _our_ways(**CONVOLVERS).items()
+                },
                 "torch": Way(partial(reference, *tensors)),
                 "torch channels_last": Way(partial(reference, *channels_last)),
                 "torch unfold": Way(unfolded[role]),
@@ -233,7 +234,7 @@ def _column_cases(layer: Layer, generator: torch.Generator) -> Iterator[Case]:
     size = input.shape[2:]
     moved_bytes = 4 * (input.numel() + columns.numel())
     columns_out, image_out = torch.empty_like(columns), torch.empty_like(input)
-    ours = {name: context for name, context in _our_ways().items() if name != "im2col"}
+    ours = _our_ways(cpu="auto")
 
     def unfold() -> Tensor:
         return ops.im2col(input, 3, 1, 1, layer.stride, out=columns_out)
@@ -294,7 +295,7 @@ def _training_case(generator: torch.Generator, competitors: Mapping[str, Competi
         return torch.stack([step() for _ in range(CHECKED_STEPS)])
 
     ways = {}
-    for name, context in _our_ways().items():
+    for name, context in _our_ways(**CONVOLVERS).items():
         step = ours()
         ways[name] = Way(step, context, partial(first_losses, step))
     for name, competitor in competitors.items():
