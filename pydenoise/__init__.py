@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pydenoise import (
+    from . import (
         checkpoint,
         data,
         inference,
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
         optim,
         training,
     )
-    from pydenoise.nn import no_backward
-    from pydenoise.ops import backends, show_config, use_algorithm, use_backend
+    from .nn import no_backward
+    from .ops import backends, show_config, use_algorithm, use_backend
 
 __version__ = "0.1.0"
 
