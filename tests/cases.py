@@ -115,8 +115,8 @@ CASES = [
     _case("column-kernel", "the other axis", 1, (3, 4), (9, 5), kernel=(5, 1), padding=(2, 0)),
     _case("kernel-over-picture", "kernel larger than the picture",
           2, (2, 3), (2, 3), kernel=5, padding=2),
-    _case("large-kernel", "more taps than pixels in a tile",
-          1, (2, 3), (12, 13), kernel=(7, 9), padding=(3, 4)),
+    _case("large-kernel", "81 overlapping patches on one pixel",
+          1, (2, 3), (12, 13), kernel=9, padding=4),
     # Stride, padding, dilation
     _case("stride-over-kernel", "pixels that no patch sees",
           2, (3, 4), (11, 13), kernel=2, stride=(3, 4)),
