@@ -130,7 +130,7 @@ def _state(op: str, **tensors: Tensor | None) -> list[Tensor | None]:
         if value is not None or name != "momentum_buffer":
             ready[name] = _check.tensor(op, name, value)
             if not ready[name].is_contiguous():
-                raise ValueError(f"{op}: {name} must be contiguous, got strides {value.stride()}")
+                raise ValueError(f"{op}: {name} must be contiguous, got strides {ready[name].stride()}")
     _check.same_shape(op, **ready)
     return [ready.get(name) for name in tensors]
 
