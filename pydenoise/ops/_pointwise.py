@@ -128,9 +128,9 @@ def _state(op: str, **tensors: Tensor | None) -> list[Tensor | None]:
     ready: dict[str, Tensor] = {}
     for name, value in tensors.items():
         if value is not None or name != "momentum_buffer":
-            ready[name] = _check.tensor(op, name, value)
-            if not ready[name].is_contiguous():
-                raise ValueError(f"{op}: {name} must be contiguous, got strides {ready[name].stride()}")
+            ready[name] = state = _check.tensor(op, name, value)
+            if not state.is_contiguous():
+                raise ValueError(f"{op}: {name} must be contiguous, got strides {state.stride()}")
     _check.same_shape(op, **ready)
     return [ready.get(name) for name in tensors]
 
