@@ -39,7 +39,8 @@ JPEG_QUALITY = 95
 
 _LAYERS_OF_MODE = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 _MODE_OF_LAYERS = {layers: mode for mode, layers in _LAYERS_OF_MODE.items()}
-_BITS_PER_SAMPLE = 258  # a TIFF tag
+_BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339  # TIFF tags
+_UNSIGNED = 1
 _SIGNATURES = {
     b"\x89PNG": "a damaged PNG",
     b"\xff\xd8": "a damaged JPEG",
@@ -153,7 +154,8 @@ def write(path: PathLike, array: npt.NDArray[Any], *, overwrite: bool = False) -
         raise ImageError(f"{path}: array has shape {array.shape}; expected at least one pixel")
     if layers in (2, 4) and kind in ("JPEG", "BMP"):
         raise ImageError(f"{path}: {kind} has no alpha channel; write a .png, or 1 or 3 channels")
-    picture = Image.fromarray(np.ascontiguousarray(array[..., 0] if layers == 1 else array))
+    planes = array.reshape(array.shape[:2]) if layers == 1 else array
+    picture = Image.fromarray(np.ascontiguousarray(planes))
     options = {"quality": JPEG_QUALITY, "subsampling": 0} if kind == "JPEG" else {}
     try:
         with new_file(path, overwrite=overwrite) as file:
@@ -287,21 +289,23 @@ def _refuse_what_would_lose(file: ImageFile, path: Path, max_pixels: int) -> Non
     frames = getattr(file, "n_frames", 1)
     if frames > 1 and file.format in ("PNG", "TIFF"):
         raise ImageError(f"{path}: holds {frames} pictures; expected one: save them one by one")
-    bits = _bits_per_channel(file)
+    tags = getattr(file, "tag_v2", {}) if file.format == "TIFF" else {}
+    if set(tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))) != {_UNSIGNED}:
+        raise ImageError(f"{path}: holds signed or floating point numbers; expected 0 .. 255")
+    bits = _bits_per_channel(file, max(tags.get(_BITS_PER_SAMPLE, (8,))))
     if bits > 8:
         raise ImageError(
             f"{path}: {bits} bits a channel; expected 8: save it with 8 bits a channel"
         )
 
 
-def _bits_per_channel(file: ImageFile) -> int:
+def _bits_per_channel(file: ImageFile, bits_told: int) -> int:
     """As the file has it: Pillow would cut 16-bit colours down to 8 without a word."""
     if file.mode in ("I", "F"):
         return 32
     if any(";16" in str(tile.args) for tile in file.tile):
         return 16
-    tags = getattr(file, "tag_v2", {}) if file.format == "TIFF" else {}
-    return int(max(tags.get(_BITS_PER_SAMPLE, (8,))))
+    return bits_told
 
 
 def _plain(file: ImageFile) -> Image:
