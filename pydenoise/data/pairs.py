@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import pickletools
+import warnings
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,6 +25,8 @@ Indices: TypeAlias = npt.NDArray[np.integer[Any]]
 Batch: TypeAlias = tuple[Tensor, Tensor]
 
 _FLIP_ROWS, _FLIP_COLUMNS, _TRANSPOSE, _SWAP = 1, 2, 4, 8
+
+_CALLABLES = {"GLOBAL", "STACK_GLOBAL", "INST"}
 
 
 class PairsError(ValueError):
@@ -203,14 +207,15 @@ def load_course_file(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
     """
     path = Path(path)
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle's versions: what matters raises
             pair = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise PairsError(f"{path}: no such file; check the name") from None
     except IsADirectoryError:
         raise PairsError(f"{path}: is a folder; expected a file written by torch.save") from None
     except pickle.UnpicklingError as error:
-        if _names_code(str(error)):
+        if _stopped_at_code(error) or _calls_something(path):
             raise PairsError(
                 f"{path}: holds code or objects beside tensors, which was not run; "
                 "expected two uint8 tensors written by torch.save: get the file from its source"
@@ -271,9 +276,18 @@ def _check_pair(where: str, first: Any, second: Any) -> None:
         )
 
 
-def _names_code(reason: str) -> bool:
-    """Whether the safe unpickler stopped at a callable rather than at bytes it cannot read."""
-    return any(word in reason for word in ("Unsupported global", "Unsupported class", "reduce"))
+def _stopped_at_code(error: pickle.UnpicklingError) -> bool:
+    """Whether the safe unpickler met a callable, rather than bytes that it cannot read."""
+    return any(word in str(error) for word in ("Unsupported global", "Unsupported class", "reduce"))
+
+
+def _calls_something(path: Path) -> bool:
+    """Whether a plain pickle asks for a callable; its operations are listed, none is run."""
+    with open(path, "rb") as file:
+        try:
+            return any(operation.name in _CALLABLES for operation, _, _ in pickletools.genops(file))
+        except Exception:  # not a pickle at all
+            return False
 
 
 def _not_saved_by_torch(path: Path) -> PairsError:
