@@ -7,21 +7,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from sys import getrefcount
 from types import TracebackType
 
 import torch
 from torch import Tensor
 
-__all__ = ["allocations", "clear", "empty", "join", "joined", "recycling"]
+__all__ = ["allocations", "clear", "copy", "empty", "format_of", "join", "joined", "recycling"]
 
 IDLE_BYTES = 256 * 2**20
 """What a thread's pool may keep of tensors that its latest two scopes had no use for."""
 
-# A tensor that only its shelf holds: the shelf's reference and the argument of getrefcount.
-_SHELF = [object()]
-_HELD_BY_SHELF_ALONE = getrefcount(_SHELF[0])
+# How many tensors look into a storage. torch has no public name for it; without it, `_Slot` goes by
+# the references alone, which miss a view.
+_owners: Callable[[int], int] = getattr(torch._C, "_storage_Use_Count", lambda storage: 0)
 
 _lock = threading.Lock()
 _created = 0
@@ -38,17 +38,41 @@ def allocations() -> int:
     return _created
 
 
+class _Slot:
+    """A pooled tensor, and how one sees that nobody uses it."""
+
+    __slots__ = ("owners_at_rest", "storage", "tensor")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.storage = tensor.untyped_storage()
+        self.owners_at_rest = _owners(self.storage._cdata)
+
+    def references(self) -> int:
+        return getrefcount(self.tensor)
+
+    def is_free(self) -> bool:
+        """True when this slot holds the only reference, and no view looks into the memory."""
+        return (
+            getrefcount(self.tensor) == _REFERENCES_AT_REST
+            and _owners(self.storage._cdata) == self.owners_at_rest
+        )
+
+
+_REFERENCES_AT_REST = _Slot(torch.empty(0)).references()
+
+
 class _Shelf:
     """All pooled tensors of one kind, in use or not, and the scope that last asked for one."""
 
-    __slots__ = ("tensors", "turn")
+    __slots__ = ("slots", "turn")
 
     def __init__(self) -> None:
-        self.tensors: list[Tensor] = []
+        self.slots: list[_Slot] = []
         self.turn = 0
 
     def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.tensors)
+        return sum(slot.tensor.nbytes for slot in self.slots)
 
 
 class _Pool(threading.local):
@@ -75,14 +99,13 @@ class _Pool(threading.local):
         if shelf is None:
             shelf = self.shelves[key] = _Shelf()
         shelf.turn = self.turn
-        tensors = shelf.tensors
-        for i in range(len(tensors)):
-            if getrefcount(tensors[i]) == _HELD_BY_SHELF_ALONE:
-                return tensors[i]
-        tensor = _create(shape, dtype, device, memory_format)
-        tensors.append(tensor)
+        for slot in shelf.slots:
+            if slot.is_free():
+                return slot.tensor
+        slot = _Slot(_create(shape, dtype, device, memory_format))
+        shelf.slots.append(slot)
         self.has_grown = True
-        return tensor
+        return slot.tensor
 
     def end_turn(self) -> None:
         """Drop what lies idle, the longest unused first, down to `IDLE_BYTES`."""
@@ -155,18 +178,33 @@ def _create(
     return torch.empty(shape, dtype=dtype, device=device, memory_format=memory_format)
 
 
+def format_of(tensor: Tensor) -> torch.memory_format:
+    """The memory format that a result takes over; a tensor that fits both counts as contiguous."""
+    if tensor.is_contiguous() or not tensor.is_contiguous(memory_format=torch.channels_last):
+        return torch.contiguous_format
+    return torch.channels_last
+
+
+def copy(tensor: Tensor, memory_format: torch.memory_format) -> Tensor:
+    """Dense copy in a memory format, in a tensor from `empty`."""
+    result = empty(
+        tensor.shape, dtype=tensor.dtype, device=tensor.device, memory_format=memory_format
+    )
+    return result.copy_(tensor.detach())
+
+
 class recycling:
     """Scope in which `empty` hands out again what nobody holds any more.
 
     Notes
     -----
-    A pooled tensor is free when its pool holds the only reference to it: the interpreter's own
-    count says so. Nothing has to be given back, so nothing can be given back too early: what a
-    layer keeps for its backward pass is held by the layer's stack until that pass took it off.
+    A pooled tensor is free when its pool holds the only reference to it and no view looks into its
+    memory: the interpreter's and torch's own counts say so. Nothing has to be given back, so
+    nothing can be given back too early: what a layer keeps for its backward pass is held by the
+    layer's stack until that pass has taken it off.
 
-    A view does not hold the tensor it looks into. So a scope is opened only around code of this
-    package, which keeps no views, and only for tensors that stay inside: what a public call
-    returns is made outside any scope.
+    A bare pointer counts for nothing. So a scope is opened only around code of this package, and
+    only for tensors that stay inside: what a public call returns is made outside any scope.
 
     Scopes nest; pools are per thread. A pool keeps what its thread's latest two outermost scopes
     used (a forward and a backward pass), and at most `IDLE_BYTES` beside it.

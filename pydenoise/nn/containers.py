@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import overload
 
-import torch
 from torch import Tensor
 
 from pydenoise import memory
@@ -140,27 +139,26 @@ class Skip(Module):
         self.branch = branch
 
     def forward(self, input: Tensor) -> Tensor:
-        input = input.detach()
         with interior(self):
             beside: Tensor = self.branch.forward(input)
         self._check(beside, input)
         channels = beside.shape[1]
         size = (input.shape[0], channels + input.shape[1], *input.shape[2:])
         output = memory.empty(
-            size, dtype=input.dtype, device=input.device, memory_format=_format(input)
+            size, dtype=input.dtype, device=input.device, memory_format=memory.format_of(input)
         )
         output[:, :channels].copy_(beside.detach())
-        output[:, channels:].copy_(input)
+        output[:, channels:].copy_(input.detach())
         self._keep(output.shape, channels)
         return output
 
     def backward(self, grad_output: Tensor) -> Tensor:
         (channels,) = self._recall(grad_output)
         with interior(self):
-            grad_branch = _copy(grad_output[:, :channels], _format(grad_output))
+            grad_branch = memory.copy(grad_output[:, :channels], memory.format_of(grad_output))
             through: Tensor = self.branch.backward(grad_branch)
         past = grad_output[:, channels:]
-        grad_input = _copy(past, _format(grad_output))
+        grad_input = memory.copy(past, memory.format_of(grad_output))
         return grad_input.add_(through.detach())
 
     def _check(self, beside: Tensor, input: Tensor) -> None:
@@ -174,17 +172,3 @@ class Skip(Module):
                 "Skip: the branch must keep batch, height and width of its input; "
                 f"input {tuple(input.shape)}, branch output {tuple(beside.shape)}"
             )
-
-
-def _format(tensor: Tensor) -> torch.memory_format:
-    """The memory format that an output takes over; a tensor that fits both is contiguous."""
-    if tensor.is_contiguous() or not tensor.is_contiguous(memory_format=torch.channels_last):
-        return torch.contiguous_format
-    return torch.channels_last
-
-
-def _copy(tensor: Tensor, memory_format: torch.memory_format) -> Tensor:
-    copy = memory.empty(
-        tensor.shape, dtype=tensor.dtype, device=tensor.device, memory_format=memory_format
-    )
-    return copy.copy_(tensor.detach())

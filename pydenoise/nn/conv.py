@@ -74,8 +74,8 @@ class _Convolution(Module):
     def extra_repr(self) -> str:
         unusual = {
             "padding": (self.padding, (0, 0)),
-            "output_padding": (getattr(self, "output_padding", (0, 0)), (0, 0)),
             "dilation": (self.dilation, (1, 1)),
+            "output_padding": (getattr(self, "output_padding", (0, 0)), (0, 0)),
             "groups": (self.groups, 1),
             "bias": (self.bias is not None, True),
         }
@@ -283,7 +283,8 @@ class ConvTranspose2d(_Convolution):
         if grad_input.shape == input_size:
             return grad_input
         # An output_padding of a stride or more leaves room for positions that no input had.
-        return grad_input[:, :, : input_size[2], : input_size[3]].contiguous()
+        grad_input = grad_input[:, :, : input_size[2], : input_size[3]]
+        return memory.copy(grad_input, memory.format_of(grad_output))
 
     def backward_parameters(self, grad_output: Tensor) -> None:
         self._add_gradients(grad_output)
