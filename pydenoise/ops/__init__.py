@@ -6,7 +6,7 @@ Names and argument orders are torch's.
 
 from __future__ import annotations
 
-from ._backend import backends, show_config, use_algorithm, use_backend
+from ._backend import backends, running, show_config, use_algorithm, use_backend
 from ._conv import (
     col2im,
     conv2d,
@@ -61,6 +61,7 @@ __all__ = [
     "mse_loss_backward",
     "relu",
     "relu_backward",
+    "running",
     "sgd_step",
     "show_config",
     "sigmoid",

@@ -158,6 +158,17 @@ use_isa: Callable[[str], _compiled.UseIsa] = _compiled.UseIsa
 available_isas = _compiled.available_isas
 
 
+def running() -> dict[str, str | None]:
+    """What works on tensors in main memory now: `backend` by name, and its instruction set `isa`.
+
+    `isa` is None for the reference, which leaves it to torch.
+    """
+    backend = current_backend()
+    if backend == "auto":
+        backend = "reference" if _compiled.why_not_cpu() else "cpu"
+    return {"backend": backend, "isa": _compiled.isa() if backend == "cpu" else None}
+
+
 def show_config() -> str:
     """What is built, what runs and why the rest does not, in a few lines of text."""
     lines = [f"backend      {current_backend()}", f"algorithm    {current_algorithm()}"]
