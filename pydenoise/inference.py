@@ -1,0 +1,218 @@
+"""A trained model over whole pictures: pad, forward, crop; any size.
+
+Tensors go through `denoise`, pictures as a file holds them through `denoise_picture`; `evaluate`
+and `compare` measure a model against clean pictures.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pydenoise import metrics
+from pydenoise.data import to_array, to_tensor
+from pydenoise.nn import Module, no_backward
+
+Scene: TypeAlias = tuple[Tensor, Tensor]
+"""Noisy and clean: float tensors (N, C, H, W) of one shape, scaled to [0, 1]."""
+
+_PIXELS_AT_ONCE = 1 << 18
+
+
+def denoise(model: Module, input: Tensor) -> Tensor:
+    """Take the noise out of a batch of pictures of any size.
+
+    Parameters
+    ----------
+    model : Module
+        A denoiser: pictures in, pictures of the same shape out. Its `size_multiple` (1 if it has
+        none) says of what number the sides must be multiples.
+    input : Tensor
+        Floating point, (N, C, H, W), scaled so that 0 is black and 1 is white.
+
+    Returns
+    -------
+    Tensor
+        New, of the shape and dtype of `input`, on the same scale and not clipped.
+
+    Raises
+    ------
+    TypeError
+        When `input` is not floating point.
+    ValueError
+        When `input` has not four dimensions, is an empty picture, or has not the model's channels.
+
+    Notes
+    -----
+    Pictures are continued by reflection about their last row and column up to the next multiple,
+    as often as it takes, and cropped after. Nothing is kept for a backward pass.
+    """
+    _check(model, input)
+    batch, _, height, width = input.shape
+    multiple = getattr(model, "size_multiple", 1)
+    rows = _reflected(height, multiple, input.device)
+    columns = _reflected(width, multiple, input.device)
+    at_once = max(1, _PIXELS_AT_ONCE // (len(rows) * len(columns)))
+    output = torch.empty_like(input)
+    with no_backward():
+        for start in range(0, batch, at_once):
+            part = input[start : start + at_once]
+            if len(rows) != height:
+                part = part.index_select(2, rows)
+            if len(columns) != width:
+                part = part.index_select(3, columns)
+            output[start : start + at_once] = model(part)[:, :, :height, :width]
+    return output
+
+
+def denoise_picture(model: Module, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Take the noise out of one picture as a file holds it.
+
+    Parameters
+    ----------
+    model : Module
+        A denoiser of one or three channels.
+    picture : ndarray of uint8
+        (H, W), or (H, W, C) with C = 1 gray, 2 gray and alpha, 3 colour, 4 colour and alpha.
+
+    Returns
+    -------
+    ndarray of uint8
+        New, of the same shape. Alpha is handed through untouched.
+
+    Raises
+    ------
+    TypeError
+        When the picture is not uint8.
+    ValueError
+        When its shape is none of the above.
+
+    Notes
+    -----
+    A gray picture goes through a model of three channels three times over and the channels are
+    averaged; a colour picture goes through a model of one channel, channel by channel.
+    """
+    if picture.dtype != np.uint8:
+        raise TypeError(f"denoise_picture: picture must be uint8, got {picture.dtype}")
+    if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] not in (1, 2, 3, 4)):
+        raise ValueError(
+            "denoise_picture: picture must be (H, W) or (H, W, C) with C from 1 to 4, "
+            f"got {picture.shape}"
+        )
+    layers = picture.reshape(*picture.shape[:2], -1)
+    colours = layers.shape[2] - (layers.shape[2] in (2, 4))
+    noisy = to_tensor(np.ascontiguousarray(layers[:, :, :colours]))
+    clean = to_array(_through(model, noisy)).reshape(*layers.shape[:2], colours)
+    return np.concatenate([clean, layers[:, :, colours:]], axis=2).reshape(picture.shape)
+
+
+def evaluate(model: Module, noisy: Tensor, clean: Tensor) -> dict[str, float]:
+    """Measure how near a model brings noisy pictures of one size to the clean ones.
+
+    Parameters
+    ----------
+    model : Module
+        A denoiser.
+    noisy, clean : Tensor
+        Floating point, (N, C, H, W), scaled to [0, 1].
+
+    Returns
+    -------
+    dict
+        `psnr_per_image` and `psnr_global` in dB, as `pydenoise.metrics` defines them.
+    """
+    output = denoise(model, noisy)
+    return {
+        "psnr_per_image": metrics.psnr_per_image(output, clean),
+        "psnr_global": metrics.psnr_global(output, clean),
+    }
+
+
+def compare(model: Module, scenes: Sequence[Scene]) -> dict[str, Any]:
+    """Measure pictures of any sizes before and after a model.
+
+    Parameters
+    ----------
+    model : Module
+        A denoiser of one or three channels.
+    scenes : sequence of (noisy, clean)
+        Each a pair of float tensors (N, C, H, W), scaled to [0, 1].
+
+    Returns
+    -------
+    dict
+        `psnr_noisy`, `psnr_denoised` (dB, means over the pictures), `psnr_noisy_global`,
+        `psnr_denoised_global` (dB of the mean squared error), `ssim_noisy`, `ssim_denoised`,
+        `pictures`, `pictures_per_second` of denoising alone.
+
+    Raises
+    ------
+    ValueError
+        When there is no scene.
+    """
+    if not scenes:
+        raise ValueError("compare: no pictures to measure on")
+    began = time.perf_counter()
+    outputs = [_through(model, noisy) for noisy, _ in scenes]
+    seconds = time.perf_counter() - began
+    cleans = [clean for _, clean in scenes]
+    measures: dict[str, Any] = {}
+    for name, pictures in (("noisy", [noisy for noisy, _ in scenes]), ("denoised", outputs)):
+        measures[f"psnr_{name}"] = metrics.psnr_per_image(pictures, cleans)
+        measures[f"psnr_{name}_global"] = metrics.psnr_global(pictures, cleans)
+        measures[f"ssim_{name}"] = _mean_ssim(pictures, cleans)
+    count = sum(len(clean) for clean in cleans)
+    return measures | {"pictures": count, "pictures_per_second": count / seconds}
+
+
+def _check(model: Module, input: Tensor) -> None:
+    if not input.is_floating_point():
+        raise TypeError(
+            f"denoise: input must be floating point on the scale 0 to 1, got {input.dtype}"
+        )
+    if input.dim() != 4 or 0 in input.shape[1:]:
+        raise ValueError(f"denoise: input must be (N, C, H, W) and hold pixels, got {_size(input)}")
+    channels = _channels(model)
+    if channels is not None and input.shape[1] != channels:
+        raise ValueError(
+            f"denoise: the model takes pictures of {channels} channels, got {_size(input)}"
+        )
+
+
+def _mean_ssim(pictures: Sequence[Tensor], cleans: Sequence[Tensor]) -> float:
+    total = sum(len(p) * metrics.ssim(p, clean) for p, clean in zip(pictures, cleans, strict=True))
+    return total / sum(len(clean) for clean in cleans)
+
+
+def _size(input: Tensor) -> tuple[int, ...]:
+    return tuple(input.shape)
+
+
+def _channels(model: Module) -> int | None:
+    """Channels of the pictures that the model takes; None when it does not say."""
+    architecture: dict[str, int] = getattr(model, "architecture", {})
+    return architecture.get("in_channels")
+
+
+def _through(model: Module, noisy: Tensor) -> Tensor:
+    """(1, C, H, W) through a model of C channels, of three for one gray, of one for each colour."""
+    given, taken = noisy.shape[1], _channels(model)
+    if given == 1 and taken == 3:
+        return denoise(model, noisy.repeat(1, 3, 1, 1)).mean(dim=1, keepdim=True)
+    if given == 3 and taken == 1:
+        return denoise(model, noisy.transpose(0, 1)).transpose(0, 1)
+    return denoise(model, noisy)
+
+
+def _reflected(size: int, multiple: int, device: torch.device) -> Tensor:
+    """Indices that continue 0..size-1 by reflection, without repeating the edge, to a multiple."""
+    index = torch.arange(-(-size // multiple) * multiple, device=device)
+    period = max(1, 2 * (size - 1))
+    index = index % period
+    return torch.minimum(index, period - index)

@@ -1,0 +1,380 @@
+"""The loop: every pair once an epoch, the same bits from run to run, ends as promised."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pydenoise import memory, metrics, models, nn, optim
+from pydenoise.data import PairSource
+from pydenoise.data.pairs import Batch, Indices
+from pydenoise.objectives import Noise2Noise
+from pydenoise.training import TrainingDiverged, train
+
+
+class Scenes(PairSource):
+    """Noisy pairs of random flat scenes, drawn from the index alone; keeps who was asked for."""
+
+    def __init__(self, length: int = 40, noise: float = 0.1) -> None:
+        self.shape = (3, 8, 8)
+        self.noise = noise
+        self.asked: list[tuple[int, list[int]]] = []
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def batch(self, indices: Indices, epoch: int) -> Batch:
+        self.asked.append((epoch, indices.tolist()))
+        pairs = [self._pair(index) for index in indices.tolist()]
+        return torch.stack([a for a, _ in pairs]), torch.stack([b for _, b in pairs])
+
+    def _pair(self, index: int) -> tuple[Tensor, Tensor]:
+        draw = torch.Generator().manual_seed(index)
+        clean = torch.rand(3, 1, 1, generator=draw).expand(self.shape)
+        noise = self.noise * torch.randn(2, *self.shape, generator=draw)
+        return clean + noise[0], clean + noise[1]
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+
+class Watched(optim.SGD):
+    """SGD that keeps the rate and the weights of every step."""
+
+    def __init__(self, model: nn.Module, lr: float, **options: Any) -> None:
+        super().__init__(model, lr, **options)
+        self.rates: list[float] = []
+        self.weights: list[Tensor] = []
+        self.allocations: list[int] = []
+        self.model = model
+
+    def step(self) -> None:
+        super().step()
+        self.rates.append(self.lr)
+        self.weights.append(self.model.flatten().data.clone())
+        self.allocations.append(memory.allocations())
+
+
+@pytest.fixture
+def model() -> nn.Sequential:
+    return models.autoencoder((4, 8), seed=0)
+
+
+def weights(model: nn.Module) -> Tensor:
+    return model.flatten().data.clone()
+
+
+def keeps_nothing(model: nn.Module) -> bool:
+    """Whether backward finds no forward pass to go back through."""
+    with pytest.raises(RuntimeError, match="without a forward pass"):
+        model.backward(torch.zeros(1, 3, 8, 8))
+    return True
+
+
+def threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("pydenoise-batches")]
+
+
+@pytest.fixture(params=["in line", "ahead"])
+def cores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Batches cut between the steps, and by a thread of their own."""
+    count = 1 if request.param == "in line" else 10**6
+    monkeypatch.setattr("os.cpu_count", lambda: count)
+    return str(request.param)
+
+
+def test_every_pair_once_an_epoch_and_the_last_batch_smaller(
+    model: nn.Sequential, cores: str
+) -> None:
+    pairs = Scenes(length=21)
+    result = train(model, pairs, epochs=3, batch_size=8, optimizer=optim.SGD(model, 0.1), seed=5)
+    orders = []
+    for epoch in range(3):
+        batches = [indices for asked, indices in pairs.asked if asked == epoch]
+        assert [len(batch) for batch in batches] == [8, 8, 5]
+        orders.append([index for batch in batches for index in batch])
+        assert sorted(orders[-1]) == list(range(21))
+    assert orders[0] != orders[1] != orders[2], "shuffled anew in every epoch"
+    assert result.pictures == 63
+    again = Scenes(length=21)
+    train(model, again, epochs=3, batch_size=8, optimizer=optim.SGD(model, 0.1), seed=5)
+    assert again.asked == pairs.asked
+    other = Scenes(length=21)
+    train(model, other, epochs=1, batch_size=8, optimizer=optim.SGD(model, 0.1), seed=6)
+    assert other.asked != pairs.asked[:3]
+
+
+def test_same_bits_whoever_cuts_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = []
+    for count in (1, 10**6, 10**6):
+        monkeypatch.setattr("os.cpu_count", lambda count=count: count)
+        model = models.autoencoder((4, 8), seed=0)
+        train(model, Scenes(), epochs=2, optimizer=optim.Adam(model, 1e-2), average=0.9)
+        ends.append(weights(model))
+    assert torch.equal(ends[0], ends[1])
+    assert torch.equal(ends[1], ends[2])
+
+
+def test_it_learns_from_noisy_pairs_alone(tmp_path: Path) -> None:
+    model = models.autoencoder((16, 32), seed=0)
+    pairs = Scenes(length=160, noise=0.4)
+    noisy, _ = pairs.batch(np.arange(16), 0)
+    clean, _ = Scenes(noise=0).batch(np.arange(16), 0)
+    reports: list[dict[str, Any]] = []
+    result = train(
+        model,
+        pairs,
+        epochs=12,
+        optimizer=optim.Adam(model, 1e-2),
+        schedule=optim.cosine(),
+        validation=(noisy, clean),
+        log=tmp_path / "log.jsonl",
+        progress=reports.append,
+    )
+    assert result.history[-1]["loss"] < result.history[0]["loss"]
+    assert result.final["psnr_per_image"] > metrics.psnr_per_image(noisy, clean) + 3
+    assert result.final["psnr_global"] > metrics.psnr_global(noisy, clean) + 3
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == result.history
+    assert set(result.history[0]) == {
+        "epoch",
+        "step",
+        "lr",
+        "loss",
+        "psnr_per_image",
+        "psnr_global",
+        "pictures_per_second",
+        "seconds",
+    }
+    assert [record["epoch"] for record in result.history] == list(range(1, 13))
+    assert result.history[-1]["step"] == 120
+    assert result.final["psnr_per_image"] == result.history[-1]["psnr_per_image"]
+    assert reports[-1]["step"] == reports[-1]["steps"] == 120
+    assert reports[-1]["seconds_left"] == 0
+
+
+def test_loss_of_the_log_is_the_mean_over_pictures() -> None:
+    """With a rate of 0 every batch meets the same weights: the loss can be computed again."""
+    model = models.autoencoder((4, 8), seed=0)
+    pairs = Scenes(length=21)
+    result = train(model, pairs, epochs=1, batch_size=8, optimizer=optim.SGD(model, 0.0))
+    source, target = pairs.batch(np.arange(21), 0)
+    assert result.history[0]["loss"] == pytest.approx(
+        float((model.eval()(source) - target).square().mean()), rel=1e-5
+    )
+
+
+def test_rate_follows_the_schedule_and_is_handed_back(model: nn.Sequential) -> None:
+    optimizer = Watched(model, 0.2)
+    train(model, Scenes(), epochs=2, batch_size=10, optimizer=optimizer, schedule=optim.cosine())
+    expected = [0.2 * (0.5 + 0.5 * math.cos(math.pi * step / 8)) for step in range(8)]
+    assert optimizer.rates == pytest.approx(expected)
+    assert optimizer.lr == 0.2
+
+
+def test_average_of_the_weights(model: nn.Sequential) -> None:
+    first = weights(model)
+    optimizer = Watched(model, 0.5, momentum=0.9)
+    train(model, Scenes(), epochs=5, batch_size=8, optimizer=optimizer, average=0.6)
+    expected = first.double()
+    for step, now in enumerate(optimizer.weights, start=1):
+        decay = min(0.6, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * now.double()
+    torch.testing.assert_close(weights(model).double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_validation_measures_the_average_and_puts_the_latest_back() -> None:
+    validation = Scenes().batch(np.arange(4), 0)
+    plain, measured = (models.autoencoder((4, 8), seed=0) for _ in range(2))
+    for model, extra in ((plain, None), (measured, validation)):
+        train(
+            model,
+            Scenes(),
+            epochs=3,
+            optimizer=optim.SGD(model, 0.5),
+            average=0.9,
+            validation=extra,
+        )
+    assert torch.equal(weights(plain), weights(measured))
+
+
+def test_no_average_leaves_the_latest_weights(model: nn.Sequential) -> None:
+    optimizer = Watched(model, 0.5)
+    train(model, Scenes(), epochs=1, optimizer=optimizer)
+    assert torch.equal(weights(model), optimizer.weights[-1])
+
+
+def test_loss_that_is_no_number_stops_it(model: nn.Sequential, cores: str) -> None:
+    class Poisoned(Scenes):
+        def _pair(self, index: int) -> tuple[Tensor, Tensor]:
+            source, target = super()._pair(index)
+            return source, target * (math.nan if index == 7 else 1)
+
+    before = weights(model)
+    optimizer = Watched(model, 0.25)
+    with pytest.raises(
+        TrainingDiverged, match=r"the loss is nan at step \d+ with lr 0\.25"
+    ) as stop:
+        train(model, Poisoned(), epochs=1, batch_size=8, optimizer=optimizer)
+    assert stop.value.step == len(optimizer.rates) + 1
+    assert stop.value.lr == 0.25
+    assert "smaller" in str(stop.value)
+    kept = optimizer.weights[-1] if optimizer.weights else before
+    assert torch.equal(weights(model), kept), "the poisoned step was not taken"
+    assert keeps_nothing(model)
+    assert not threads()
+
+
+def test_weights_that_are_no_numbers_stop_it(model: nn.Sequential) -> None:
+    class Careless(optim.SGD):
+        def step(self) -> None:
+            super().step()
+            model[0].weight[0, 0, 0, 0] = math.inf
+
+    with pytest.raises(TrainingDiverged, match="a weight is not finite at step 1 "):
+        train(model, Scenes(), epochs=1, optimizer=Careless(model, 0.1))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_an_exception_leaves_nothing_behind(
+    model: nn.Sequential, cores: str, error: type[BaseException]
+) -> None:
+    class Unlucky(Scenes):
+        def batch(self, indices: Indices, epoch: int) -> Batch:
+            if len(self.asked) == 2:
+                raise error
+            return super().batch(indices, epoch)
+
+    optimizer = optim.SGD(model, 0.1)
+    model(torch.rand(1, 3, 8, 8))
+    with pytest.raises(error):
+        train(
+            model,
+            Unlucky(),
+            epochs=1,
+            batch_size=4,
+            optimizer=optimizer,
+            schedule=optim.cosine(),
+        )
+    assert keeps_nothing(model)
+    assert not model.flatten().grad.any()
+    assert optimizer.lr == 0.1
+    assert not threads()
+
+
+def test_time_limit_bends_the_schedule_to_its_end(model: nn.Sequential) -> None:
+    class Slow(Scenes):
+        def batch(self, indices: Indices, epoch: int) -> Batch:
+            time.sleep(0.01)
+            return super().batch(indices, epoch)
+
+    optimizer = Watched(model, 1.0)
+    began = time.perf_counter()
+    result = train(
+        model,
+        Slow(),
+        epochs=100,
+        batch_size=8,
+        optimizer=optimizer,
+        schedule=lambda progress: 1 - progress,
+        time_limit=0.6,
+    )
+    assert time.perf_counter() - began < 2, "far from the 5 seconds that it would have taken"
+    assert 10 < result.history[-1]["step"] < 500
+    drops = -np.diff(optimizer.rates)
+    assert (drops > 0).all(), "the rate only falls"
+    assert optimizer.rates[0] == 1
+    assert optimizer.rates[-1] < 0.1, "and reaches its end"
+
+
+def test_time_that_is_not_needed_changes_nothing() -> None:
+    ends = []
+    for limit in (None, 1000.0):
+        model = models.autoencoder((4, 8), seed=0)
+        optimizer = Watched(model, 0.3)
+        train(model, Scenes(), epochs=3, optimizer=optimizer, time_limit=limit)
+        ends.append(weights(model))
+    assert torch.equal(*ends)
+
+
+def test_no_tensor_is_made_after_the_first_steps(model: nn.Sequential) -> None:
+    optimizer = Watched(model, 0.1, momentum=0.9)
+    train(model, Scenes(length=105), epochs=1, batch_size=1, optimizer=optimizer, average=0.9)
+    assert len(optimizer.allocations) == 105
+    assert optimizer.allocations[5] == optimizer.allocations[-1]
+
+
+def test_a_log_is_continued_not_replaced(model: nn.Sequential, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    for _ in range(2):
+        train(model, Scenes(), epochs=1, optimizer=optim.SGD(model, 0.1), log=log)
+    assert len(log.read_text().splitlines()) == 2
+
+
+def test_works_with_gradients_switched_off(model: nn.Sequential) -> None:
+    with torch.no_grad():
+        train(model, Scenes(), epochs=1, optimizer=optim.SGD(model, 0.1))
+    assert not model[0].weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"average": 1.0}, r"average must lie in \[0, 1\), got 1.0"),
+        ({"average": -0.1}, r"average must lie in \[0, 1\), got -0.1"),
+        ({"time_limit": 0.0}, "time_limit must be positive, got 0.0"),
+        ({"pairs": Scenes(length=0)}, "the source of pairs is empty"),
+    ],
+)
+def test_bad_arguments_are_named(
+    model: nn.Sequential, change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    arguments: dict[str, Any] = {"epochs": 1, "pairs": Scenes(), "log": tmp_path / "log"} | change
+    with pytest.raises(ValueError, match=message):
+        train(model, optimizer=optim.SGD(model, 0.1), **arguments)
+    assert not (tmp_path / "log").exists()
+
+
+def test_little_time_beside_the_step(model: nn.Sequential) -> None:
+    """A step of the loop over nothing costs well under the 4 ms of a real one."""
+
+    class Idle(Noise2Noise):
+        def step(self, model: nn.Module, source: Tensor, target: Tensor) -> float:
+            return 0.0
+
+    class Ready(Scenes):
+        ready = torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)
+
+        def batch(self, indices: Indices, epoch: int) -> Batch:
+            return self.ready
+
+    class Still(optim.SGD):
+        def step(self) -> None:
+            pass
+
+        def zero_grad(self) -> None:
+            pass
+
+    began = time.process_time()
+    train(
+        model,
+        Ready(length=2000),
+        epochs=1,
+        batch_size=1,
+        optimizer=Still(model, 0.1),
+        objective=Idle(),
+        average=0.999,
+    )
+    assert (time.process_time() - began) / 2000 < 200e-6
