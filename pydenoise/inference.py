@@ -31,8 +31,7 @@ def denoise(model: Module, input: Tensor) -> Tensor:
     Parameters
     ----------
     model : Module
-        A denoiser: pictures in, pictures of the same shape out. Its `size_multiple` (1 if it has
-        none) says of what number the sides must be multiples.
+        A denoiser: pictures in, pictures of the same shape out.
     input : Tensor
         Floating point, (N, C, H, W), scaled so that 0 is black and 1 is white.
 
@@ -50,14 +49,13 @@ def denoise(model: Module, input: Tensor) -> Tensor:
 
     Notes
     -----
-    Pictures are continued by reflection about their last row and column up to the next multiple,
-    as often as it takes, and cropped after. Nothing is kept for a backward pass.
+    Pictures are continued by reflection about their last row and column, as often as it takes, to
+    multiples of the model's `size_multiple`, and cropped after. Nothing is kept for backward.
     """
     _check(model, input)
     batch, _, height, width = input.shape
-    multiple = getattr(model, "size_multiple", 1)
-    rows = _reflected(height, multiple, input.device)
-    columns = _reflected(width, multiple, input.device)
+    rows = _reflected(height, model.size_multiple, input.device)
+    columns = _reflected(width, model.size_multiple, input.device)
     at_once = max(1, _PIXELS_AT_ONCE // (len(rows) * len(columns)))
     output = torch.empty_like(input)
     with no_backward():
@@ -196,8 +194,7 @@ def _size(input: Tensor) -> tuple[int, ...]:
 
 def _channels(model: Module) -> int | None:
     """Channels of the pictures that the model takes; None when it does not say."""
-    architecture: dict[str, int] = getattr(model, "architecture", {})
-    return architecture.get("in_channels")
+    return (model.architecture or {}).get("in_channels")
 
 
 def _through(model: Module, noisy: Tensor) -> Tensor:

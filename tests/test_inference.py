@@ -1,0 +1,168 @@
+"""Whole pictures through a network: any size, any channels, nothing kept, nothing shifted."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pydenoise import metrics, models, nn
+from pydenoise.inference import compare, denoise, denoise_picture, evaluate
+
+SIZES = [(1, 1), (1, 7), (2, 3), (3, 2), (4, 4), (5, 9), (8, 6), (33, 31), (64, 64)]
+
+
+class Seen(nn.Module):
+    """Hands its input on and keeps a copy."""
+
+    def __init__(self, multiple: int, channels: int | None = None) -> None:
+        super().__init__()
+        self.size_multiple = multiple
+        if channels is not None:
+            self.architecture = {"name": "seen", "in_channels": channels}
+        self.inputs: list[Tensor] = []
+
+    def forward(self, input: Tensor) -> Tensor:
+        self.inputs.append(input.clone())
+        self._keep(input.shape)
+        return input
+
+
+@pytest.fixture(scope="module")
+def autoencoder() -> nn.Sequential:
+    return models.autoencoder((6, 8), seed=3)
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+@pytest.mark.parametrize("multiple", [1, 4, 32])
+def test_pictures_continue_by_reflection(height: int, width: int, multiple: int) -> None:
+    picture = torch.rand(2, 3, height, width)
+    model = Seen(multiple)
+    assert torch.equal(denoise(model, picture), picture)
+    (seen,) = model.inputs
+    missing = [-side % multiple for side in (height, width)]
+    padded = np.pad(picture.numpy(), [(0, 0), (0, 0), *((0, m) for m in missing)], mode="reflect")
+    np.testing.assert_array_equal(seen.numpy(), padded)
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_a_batch_is_its_pictures(autoencoder: nn.Sequential, height: int, width: int) -> None:
+    pictures = torch.rand(3, 3, height, width)
+    together = denoise(autoencoder, pictures)
+    assert together.shape == pictures.shape
+    single = torch.cat([denoise(autoencoder, picture[None]) for picture in pictures])
+    torch.testing.assert_close(together, single, rtol=1e-5, atol=1e-6)
+
+
+def test_many_pictures_go_in_parts() -> None:
+    model = Seen(1)
+    pictures = torch.rand(40, 1, 128, 128)
+    assert torch.equal(denoise(model, pictures), pictures)
+    assert len(model.inputs) > 1
+    assert torch.equal(torch.cat(model.inputs), pictures)
+    assert denoise(model, pictures[:0]).shape == (0, 1, 128, 128)
+
+
+def test_nothing_is_kept_and_the_input_stays(autoencoder: nn.Sequential) -> None:
+    picture = torch.rand(1, 3, 10, 10)
+    before = picture.clone()
+    denoise(autoencoder.train(), picture)
+    assert torch.equal(picture, before)
+    with pytest.raises(RuntimeError, match="without a forward pass"):
+        autoencoder.backward(torch.zeros(1, 3, 12, 12))
+
+
+@pytest.mark.parametrize(
+    ("input", "error", "message"),
+    [
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), TypeError, "floating point.*uint8"),
+        (torch.zeros(3, 8, 8), ValueError, r"\(N, C, H, W\).*\(3, 8, 8\)"),
+        (torch.zeros(1, 3, 0, 8), ValueError, r"hold pixels.*\(1, 3, 0, 8\)"),
+        (torch.zeros(1, 4, 8, 8), ValueError, r"3 channels.*\(1, 4, 8, 8\)"),
+    ],
+)
+def test_bad_input_is_named(
+    autoencoder: nn.Sequential, input: Tensor, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        denoise(autoencoder, input)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 2), (5, 7, 3), (5, 7, 4)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_keep_their_shape_and_levels(shape: tuple[int, ...], channels: int) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    model = Seen(4, channels)
+    np.testing.assert_array_equal(denoise_picture(model, picture), picture)
+    assert all(input.shape[1] == channels for input in model.inputs)
+
+
+def test_alpha_is_handed_through(autoencoder: nn.Sequential) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (9, 6, 4), dtype=np.uint8)
+    denoised = denoise_picture(autoencoder, picture)
+    np.testing.assert_array_equal(denoised[:, :, 3], picture[:, :, 3])
+    np.testing.assert_array_equal(
+        denoised[:, :, :3], denoise_picture(autoencoder, picture[:, :, :3])
+    )
+
+
+def test_gray_is_the_mean_of_three(autoencoder: nn.Sequential) -> None:
+    gray = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    noisy = torch.from_numpy(gray).float().div(255).expand(1, 3, 8, 8)
+    expected = denoise(autoencoder, noisy).mean(1)[0].mul(255).round().to(torch.uint8)
+    np.testing.assert_array_equal(denoise_picture(autoencoder, gray), expected.numpy())
+
+
+@pytest.mark.parametrize(
+    ("picture", "error"),
+    [
+        (np.zeros((4, 4), np.float32), TypeError),
+        (np.zeros((4, 4), np.uint16), TypeError),
+        (np.zeros((4, 4, 5), np.uint8), ValueError),
+        (np.zeros((4,), np.uint8), ValueError),
+        (np.zeros((0, 4, 3), np.uint8), ValueError),
+    ],
+)
+def test_bad_pictures_are_refused(
+    autoencoder: nn.Sequential, picture: Any, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        denoise_picture(autoencoder, picture)
+
+
+def test_evaluate_measures_the_output() -> None:
+    clean = torch.rand(3, 3, 16, 16)
+    noisy = clean + 0.1
+    assert evaluate(Seen(1), noisy, clean) == {
+        "psnr_per_image": metrics.psnr_per_image(noisy, clean),
+        "psnr_global": metrics.psnr_global(noisy, clean),
+    }
+
+
+def test_compare_counts_every_picture_alike() -> None:
+    """Errors of 0.1 and 0.2 on a small and a large picture, halved by the model."""
+
+    class Halving(nn.Module):
+        def forward(self, input: Tensor) -> Tensor:
+            return input * 0.5
+
+    scenes = [
+        (torch.full((1, 3, 12, 12), 51 / 255), torch.zeros(1, 3, 12, 12)),
+        (torch.full((1, 3, 30, 40), 102 / 255), torch.zeros(1, 3, 30, 40)),
+    ]
+    measures = compare(Halving(), scenes)
+    level, errors = 20 / math.log(10), (0.2, 0.4)
+    assert measures["psnr_noisy"] == pytest.approx(
+        sum(-level * math.log(error) for error in errors) / 2, abs=1e-4
+    )
+    mean_square = sum(error**2 for error in errors) / 2
+    assert measures["psnr_noisy_global"] == pytest.approx(-10 * math.log10(mean_square), abs=1e-4)
+    assert measures["psnr_denoised"] > measures["psnr_noisy"] + 5.9
+    assert measures["pictures"] == 2
+    assert measures["pictures_per_second"] > 0
+    with pytest.raises(ValueError, match="no pictures"):
+        compare(Halving(), [])
