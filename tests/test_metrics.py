@@ -110,7 +110,7 @@ def test_ssim_is_scikit_images_mean(pictures: tuple[torch.Tensor, torch.Tensor])
         )
         for noisy, clean in zip(*(as_file(picture) for picture in pictures), strict=True)
     ]
-    assert ssim(*pictures) == pytest.approx(np.mean(each), abs=1e-3)
+    assert ssim(*pictures) == pytest.approx(np.mean(each), abs=1e-5)
     assert ssim(pictures[1], pictures[1]) == pytest.approx(1)
 
 

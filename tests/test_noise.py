@@ -136,6 +136,12 @@ def test_gaussian_noise_has_its_sigma_and_is_not_clipped(sigma: float) -> None:
     assert abs(correlation(noise[..., 0], noise[..., 1])) < 0.05
 
 
+def test_gaussian_noise_is_sigma_over_255_times_a_normal_number() -> None:
+    normal = rng().standard_normal(FLAT.shape, dtype=np.float32)
+    expected = FLAT / 255 + 25 / 255 * normal.astype(np.float64)
+    np.testing.assert_allclose(Gaussian(25, 25).draw(FLAT, rng()), expected, atol=1e-6)
+
+
 def test_no_noise_is_the_picture_itself() -> None:
     np.testing.assert_array_equal(
         Gaussian(0, 0).draw(textured(8), rng()), textured(8) / np.float32(255)

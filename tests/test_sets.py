@@ -69,6 +69,7 @@ def test_validation_crops_are_float_and_repeat(text: str) -> None:
     again, _ = validation_crops(pictures(), parse(text), 20, crop=16, seed=1)
     assert noisy.dtype == clean.dtype == torch.float32
     assert torch.equal(noisy, again[:12])
+    assert len({crop.numpy().tobytes() for crop in clean}) == 12
     assert 0 <= clean.min() <= clean.max() <= 1
     assert not torch.equal(noisy, clean)
 
@@ -81,6 +82,8 @@ def test_whole_pictures_keep_their_size_and_give_up_what_fills_no_block() -> Non
         assert noisy.is_contiguous()
         assert torch.equal(clean[0].mul(255).round().byte(), torch.tensor(picture).permute(2, 0, 1))
         assert float((noisy - clean).std() * 255) == pytest.approx(10, rel=0.1)
+    twins = noisy_pictures([given[0], given[0]], parse("gauss:10"))
+    assert not torch.equal(twins[0][0], twins[1][0])
     blocks = noisy_pictures(given, parse("point:8"))
     assert [tuple(clean.shape) for _, clean in blocks] == [(1, 3, 2, 4), (1, 3, 5, 1)]
 
