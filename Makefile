@@ -79,6 +79,8 @@ $(VENV)/.python:
 $(VENV)/.installed: $(VENV)/.python setup.py pyproject.toml constraints.txt $(SOURCES)
 	$(BIN)/python -m pip install -q $(call required,['build-system']['requires'])
 	$(BIN)/python -m pip install -q --no-build-isolation -e .
+	@$(BIN)/python -c "import json; \
+	  print('make: kernels:', json.load(open('pydenoise/_build.json'))['cpu'])"
 	@touch $@
 
 $(VENV)/.tools: $(VENV)/.python pyproject.toml
