@@ -122,7 +122,7 @@ def ssim(output: Tensor, target: Tensor) -> float:
             f"ssim: pictures have shape {tuple(output.shape)}; "
             f"expected height and width of at least {_SSIM_WINDOW}"
         )
-    pictures = zip(_levels(output).cpu().numpy(), _levels(target).cpu().numpy(), strict=True)
+    planes = (_levels(picture).cpu().double().numpy() for picture in (output, target))
     values = [
         structural_similarity(
             a,
@@ -133,7 +133,7 @@ def ssim(output: Tensor, target: Tensor) -> float:
             sigma=1.5,
             use_sample_covariance=False,
         )
-        for a, b in pictures
+        for a, b in zip(*planes, strict=True)  # float64: variances are differences of squares
     ]
     return float(sum(values) / len(values))
 
