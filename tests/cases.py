@@ -141,6 +141,10 @@ CASES = [
     # Sizes
     _case("odd-sizes", "nothing divides anything",
           3, (5, 7), (13, 11), kernel=3, stride=2, padding=1),
+    _case("wide", "rows of several vectors, and a rest",
+          1, (2, 3), (4, 71), kernel=3, padding=1),
+    _case("wide-strided", "the same, every second pixel",
+          1, (2, 3), (4, 118), kernel=3, stride=(1, 2), padding=1),
     _case("thin-row", "pictures one pixel high", 2, (3, 4), (1, 17), kernel=3, padding=1),
     _case("thin-column", "pictures one pixel wide", 2, (3, 4), (17, 1), kernel=3, padding=1),
     _case("single-pixel", "pictures of one pixel", 3, (4, 5), (1, 1), kernel=3, padding=1),
