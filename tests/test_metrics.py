@@ -97,7 +97,7 @@ def test_float64_and_other_layouts_give_the_same(
     assert psnr_per_image(striped, clean) == pytest.approx(expected, abs=1e-9)
 
 
-@pytest.mark.parametrize("contrast", [1, 0.05])  # low contrast: where each constant counts
+@pytest.mark.parametrize("contrast", [1, 0.049])  # low contrast: where each constant counts
 def test_ssim_is_scikit_images_mean(
     pictures: tuple[torch.Tensor, torch.Tensor], contrast: float
 ) -> None:
