@@ -277,8 +277,9 @@ def joined(tensors: Sequence[Tensor]) -> Tensor | None:
     Returns
     -------
     Tensor or None
-        1-d, sharing their memory; None where they are not neighbours, or not contiguous.
+        1-d, sharing their memory; None where they are not neighbours, not contiguous, or empty.
     """
+    tensors = [tensor for tensor in tensors if tensor.numel()]
     if not tensors:
         return None
     first = tensors[0]

@@ -11,7 +11,7 @@ from pydenoise import nn
 __all__ = ["autoencoder", "build"]
 
 _LEVELS = 8
-_CHANNELS = 2**16
+_CHANNELS = 4096
 
 
 def autoencoder(
@@ -105,7 +105,7 @@ def build(architecture: dict[str, Any]) -> nn.Module:
         raise TypeError(f"build: architecture must be a dict, got {type(architecture).__name__}")
     arguments = dict(architecture)
     name = arguments.pop("name", None)
-    if name not in _BUILDERS:
+    if not isinstance(name, str) or name not in _BUILDERS:
         raise ValueError(f"build: unknown network {name!r}; known are {', '.join(_BUILDERS)}")
     if arguments.keys() != _ARGUMENTS[name]:
         raise ValueError(

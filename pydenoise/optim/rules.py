@@ -168,21 +168,26 @@ class Optimizer:
 
 
 def _gather(rule: str, params: Params) -> list[Parameter]:
-    """Parameters of any of the three forms; of the first two, made to lie back to back."""
-    if isinstance(params, Module):
-        found = list(params.parameters())
-    elif isinstance(params, (Tensor, Parameter)):
+    """Parameters of any of the three forms, laid back to back where nothing stands against it."""
+    if isinstance(params, (Tensor, Parameter)):
         raise TypeError(f"{rule}: params must be iterable, got one {type(params).__name__}")
-    else:
-        found = [_as_parameter(rule, index, entry) for index, entry in enumerate(params)]
+    entries = list(params.parameters() if isinstance(params, Module) else params)
+    found = [_as_parameter(rule, index, entry) for index, entry in enumerate(entries)]
     if not found:
         raise ValueError(f"{rule}: there are no parameters to update")
     if len({id(each.data) for each in found}) != len(found):
         raise ValueError(f"{rule}: a parameter is given more than once")
-    if isinstance(params, Module):
-        _join_if_alike([each.data for each in found])
-        _join_if_alike([each.grad for each in found])
+    data, grad = [each.data for each in found], [each.grad for each in found]
+    is_ours_to_move = all(isinstance(entry, Parameter) for entry in entries)
+    if isinstance(params, Module) or (is_ours_to_move and _stand_alone(data + grad)):
+        _join_if_alike(data)
+        _join_if_alike(grad)
     return found
+
+
+def _stand_alone(tensors: list[Tensor]) -> bool:
+    """No tensor is part of a larger buffer, which others may count on."""
+    return all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in tensors)
 
 
 def _as_parameter(rule: str, index: int, entry: Any) -> Parameter:
