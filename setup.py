@@ -17,6 +17,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext as PlainBuildExt
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 RECORD = ROOT / "pydenoise" / "_build.json"
@@ -30,9 +31,9 @@ SOURCES = [
     "csrc/cpu/im2col.cpp",
     "csrc/cpu/isa.cpp",
     "csrc/cpu/pointwise.cpp",
-    "csrc/cpu/ukernel_scalar.cpp",
-    "csrc/cpu/ukernel_avx2.cpp",
-    "csrc/cpu/ukernel_avx512.cpp",
+    "csrc/cpu/kernels_scalar.cpp",
+    "csrc/cpu/kernels_avx2.cpp",
+    "csrc/cpu/kernels_avx512.cpp",
 ]
 # The last three change no number: no errno and no trap is looked at, and no product is fused with
 # a sum unless the code says so.
@@ -77,7 +78,7 @@ def extension() -> Extension:
         SOURCES,
         include_dirs=[str(ROOT / "csrc")],
         extra_compile_args=FLAGS,
-        depends=[str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc").rglob("*.h"))],
+        depends=[str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc").rglob("*.[hi]*"))],
     )
     built.libraries = []
     built.library_dirs = []
@@ -110,6 +111,18 @@ def build_command(record: Record) -> type[PlainBuildExt]:
     return Build
 
 
+def record_command(record: Record) -> type[build_py]:
+    """Writes the record where there is nothing to compile: when building, not when asked for
+    metadata, so that it is said once."""
+
+    class BuildRecord(build_py):
+        def run(self) -> None:
+            record.write()
+            super().run()
+
+    return BuildRecord
+
+
 def main() -> None:
     wanted = os.environ.get("PYDENOISE_BUILD", "auto")
     if wanted not in WANTED:
@@ -125,8 +138,7 @@ def main() -> None:
         if wanted == "cpu":
             sys.exit(f"PYDENOISE_BUILD=cpu: {reason}; install one or point CXX at it")
         record.cpu = reason
-    record.write()
-    setup()
+    setup(cmdclass={"build_py": record_command(record)})
 
 
 main()

@@ -108,6 +108,22 @@ PYDENOISE_HOST_DEVICE inline GatherAxis mirrored_axis(int64_t in_size, int64_t o
           tap_stride, phase, stride};
 }
 
+// Positions [begin, end) of `count` whose source index first + i * step lies in [0, size).
+struct InsideRun {
+  int64_t begin, end;
+};
+PYDENOISE_HOST_DEVICE inline InsideRun inside_run(int64_t first, int64_t step, int64_t size,
+                                                  int64_t count) {
+  const auto positions = [step](int64_t distance) {  // a division costs as much as a short run
+    return step == 1 ? distance : (step == 2 ? (distance + 1) >> 1 : (distance + step - 1) / step);
+  };
+  int64_t begin = first >= 0 ? 0 : positions(-first);
+  int64_t end = first >= size ? 0 : positions(size - first);
+  begin = begin < count ? begin : count;
+  end = end < count ? end : count;
+  return {begin, end > begin ? end : begin};
+}
+
 PYDENOISE_HOST_DEVICE inline GatherAxis forward_rows(const ConvShape& s) {
   return forward_axis(s.in_h, s.out_h, s.kernel_h, s.stride_h, s.padding_h, s.dilation_h);
 }

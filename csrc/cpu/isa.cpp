@@ -11,18 +11,18 @@ namespace {
 struct InstructionSet {
   const char* name;
   bool (*runs_here)();
-  UkernelList<float> (*floats)();
-  UkernelList<double> (*doubles)();
+  Kernels<float> (*floats)();
+  Kernels<double> (*doubles)();
 };
 
 constexpr InstructionSet kSets[] = {
-    {"scalar", [] { return true; }, sgemm_ukernels_scalar, dgemm_ukernels_scalar},
+    {"scalar", [] { return true; }, float_kernels_scalar, double_kernels_scalar},
 #if defined(__x86_64__)
     {"avx2",
      [] { return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0; },
-     sgemm_ukernels_avx2, dgemm_ukernels_avx2},
-    {"avx512", [] { return __builtin_cpu_supports("avx512f") != 0; }, sgemm_ukernels_avx512,
-     dgemm_ukernels_avx512},
+     float_kernels_avx2, double_kernels_avx2},
+    {"avx512", [] { return __builtin_cpu_supports("avx512f") != 0; }, float_kernels_avx512,
+     double_kernels_avx512},
 #endif
 };
 
@@ -48,10 +48,10 @@ std::atomic<const InstructionSet*>& in_use() {
   return set;
 }
 
-UkernelList<float> list_of(const InstructionSet& set, float) {
+Kernels<float> kernels_of(const InstructionSet& set, float) {
   return set.floats();
 }
-UkernelList<double> list_of(const InstructionSet& set, double) {
+Kernels<double> kernels_of(const InstructionSet& set, double) {
   return set.doubles();
 }
 
@@ -76,18 +76,25 @@ bool set_isa(const std::string& name) {
 }
 
 template <class T>
+Kernels<T> kernels_in_use() {
+  return kernels_of(*in_use().load(), T());
+}
+
+template <class T>
 const Ukernel<T>& ukernel_for(int64_t m, int64_t n) {
-  const UkernelList<T> list = list_of(*in_use().load(), T());
+  const Kernels<T> all = kernels_in_use<T>();
   const auto cost = [&](const Ukernel<T>& k) {
     return ceil_div(m, k.mr) * ceil_div(n, k.nr) * k.cost;
   };
-  const Ukernel<T>* best = &list.kernels[0];
-  for (int64_t i = 1; i < list.count; ++i) {
-    if (cost(list.kernels[i]) < cost(*best)) best = &list.kernels[i];
+  const Ukernel<T>* best = &all.ukernels[0];
+  for (int64_t i = 1; i < all.ukernel_count; ++i) {
+    if (cost(all.ukernels[i]) < cost(*best)) best = &all.ukernels[i];
   }
   return *best;
 }
 
+template Kernels<float> kernels_in_use<float>();
+template Kernels<double> kernels_in_use<double>();
 template const Ukernel<float>& ukernel_for<float>(int64_t, int64_t);
 template const Ukernel<double>& ukernel_for<double>(int64_t, int64_t);
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "cpu/ukernel.h"
+#include "cpu/kernels.h"
 
 namespace pydenoise::cpu {
 
@@ -16,6 +16,9 @@ std::string isa();
 
 // False when the name is not one of available_isas(); nothing changes then.
 bool set_isa(const std::string& name);
+
+template <class T>
+Kernels<T> kernels_in_use();
 
 // The micro-kernel of the instruction set in use that needs the fewest instructions for a
 // product of m x n; which one it is does not change a bit of the result.

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 
 #include "conv_shape.h"
 #include "cpu/image.h"
@@ -25,27 +26,19 @@ struct Patches {
   int64_t terms() const { return rows.taps * cols.taps * channels; }
 };
 
-// Positions [begin, end) of a run of `count` read inside the picture: those with
-// 0 <= first + i * step < size.
-struct InsideRun {
-  int64_t begin, end;
-};
-inline InsideRun inside_run(int64_t first, int64_t step, int64_t size, int64_t count) {
-  const int64_t begin = first >= 0 ? 0 : ceil_div(-first, step);
-  const int64_t end = first >= size ? 0 : ceil_div(size - first, step);
-  return {smaller(begin, count), larger(smaller(begin, count), smaller(end, count))};
-}
-
 // to[i] = from[i * step]
 template <class T>
 inline void copy_run(T* to, const T* from, int64_t step, int64_t count) {
+  constexpr int64_t kBlock = 8;
+  int64_t i = 0;
   if (step == 1) {
-    for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+    for (; i + kBlock <= count; i += kBlock) std::memcpy(to + i, from + i, kBlock * sizeof(T));
   } else if (step == 2) {
-    for (int64_t i = 0; i < count; ++i) to[i] = from[2 * i];
-  } else {
-    for (int64_t i = 0; i < count; ++i) to[i] = from[step * i];
+    for (; i + kBlock <= count; i += kBlock) {
+      for (int64_t lane = 0; lane < kBlock; ++lane) to[i + lane] = from[2 * (i + lane)];
+    }
   }
+  for (; i < count; ++i) to[i] = from[i * step];
 }
 
 // For every term in [k0, k0 + kc), grouped by tap: body(tap row, tap column, first channel, number

@@ -26,20 +26,4 @@ struct Ukernel {
   void (*run)(T* c, const T* a, const T* b, int64_t k, bool accumulate);
 };
 
-// Kernels of one instruction set, none of them empty.
-template <class T>
-struct UkernelList {
-  const Ukernel<T>* kernels;
-  int64_t count;
-};
-
-UkernelList<float> sgemm_ukernels_scalar();
-UkernelList<double> dgemm_ukernels_scalar();
-#if defined(__x86_64__)
-UkernelList<float> sgemm_ukernels_avx2();
-UkernelList<double> dgemm_ukernels_avx2();
-UkernelList<float> sgemm_ukernels_avx512();
-UkernelList<double> dgemm_ukernels_avx512();
-#endif
-
 }  // namespace pydenoise::cpu

@@ -2,7 +2,9 @@
 //  14 x 2 vectors: 28 accumulators + 2 of B = 30 of 32
 //  12, 8 or 4 x 2:   for what 14 does not divide
 //  24 x 1 vector:   24 accumulators + 1 of B, for narrow C
-#include "cpu/ukernel.h"
+#include <utility>
+
+#include "cpu/kernels.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -16,6 +18,9 @@
 
 namespace pydenoise::cpu {
 namespace {
+
+constexpr int64_t kVectorBytes = 64;
+#include "cpu/im2col.inl"
 
 struct Floats {
   using T = float;
@@ -39,7 +44,7 @@ struct Doubles {
   static V multiply_add(V a, V b, V c) { return _mm512_fmadd_pd(a, b, c); }
 };
 
-#include "cpu/ukernel_vector.inl"
+#include "cpu/ukernel.inl"
 
 constexpr Ukernel<float> kFloat[] = {{14, 32, 44, ukernel<Floats, 14, 2>},
                                      {12, 32, 38, ukernel<Floats, 12, 2>},
@@ -54,11 +59,12 @@ constexpr Ukernel<double> kDouble[] = {{14, 16, 44, ukernel<Doubles, 14, 2>},
 
 }  // namespace
 
-UkernelList<float> sgemm_ukernels_avx512() {
-  return {kFloat, 5};
+Kernels<float> float_kernels_avx512() {
+  return {kFloat, sizeof kFloat / sizeof *kFloat, im2col_channel<float>, col2im_channel<float>};
 }
-UkernelList<double> dgemm_ukernels_avx512() {
-  return {kDouble, 5};
+Kernels<double> double_kernels_avx512() {
+  return {kDouble, sizeof kDouble / sizeof *kDouble, im2col_channel<double>,
+          col2im_channel<double>};
 }
 
 }  // namespace pydenoise::cpu

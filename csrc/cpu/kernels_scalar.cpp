@@ -1,9 +1,14 @@
 // Micro-kernels in plain C++, for every machine; compilers turn the inner loop into vectors.
 // A product and a sum each round here, there is no fused multiply-add to count on.
-#include "cpu/ukernel.h"
+#include <utility>
+
+#include "cpu/kernels.h"
 
 namespace pydenoise::cpu {
 namespace {
+
+constexpr int64_t kVectorBytes = 16;
+#include "cpu/im2col.inl"
 
 template <class T, int MR, int NR>
 void ukernel(T* c, const T* a, const T* b, int64_t k, bool accumulate) {
@@ -26,11 +31,12 @@ constexpr Ukernel<double> kDouble[] = {{4, 4, 14, ukernel<double, 4, 4>}};
 
 }  // namespace
 
-UkernelList<float> sgemm_ukernels_scalar() {
-  return {kFloat, 1};
+Kernels<float> float_kernels_scalar() {
+  return {kFloat, sizeof kFloat / sizeof *kFloat, im2col_channel<float>, col2im_channel<float>};
 }
-UkernelList<double> dgemm_ukernels_scalar() {
-  return {kDouble, 1};
+Kernels<double> double_kernels_scalar() {
+  return {kDouble, sizeof kDouble / sizeof *kDouble, im2col_channel<double>,
+          col2im_channel<double>};
 }
 
 }  // namespace pydenoise::cpu

@@ -2,7 +2,9 @@
 //   6 x 2 vectors: 12 accumulators + 2 of B + 1 of A = 15 of 16
 //   4 x 2 vectors:  8 accumulators, for what 6 does not divide
 //  12 x 1 vector:  12 accumulators + 1 of B + 1 of A = 14, for narrow C
-#include "cpu/ukernel.h"
+#include <utility>
+
+#include "cpu/kernels.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -16,6 +18,9 @@
 
 namespace pydenoise::cpu {
 namespace {
+
+constexpr int64_t kVectorBytes = 32;
+#include "cpu/im2col.inl"
 
 struct Floats {
   using T = float;
@@ -39,7 +44,7 @@ struct Doubles {
   static V multiply_add(V a, V b, V c) { return _mm256_fmadd_pd(a, b, c); }
 };
 
-#include "cpu/ukernel_vector.inl"
+#include "cpu/ukernel.inl"
 
 constexpr Ukernel<float> kFloat[] = {{6, 16, 20, ukernel<Floats, 6, 2>},
                                      {4, 16, 14, ukernel<Floats, 4, 2>},
@@ -50,11 +55,12 @@ constexpr Ukernel<double> kDouble[] = {{6, 8, 20, ukernel<Doubles, 6, 2>},
 
 }  // namespace
 
-UkernelList<float> sgemm_ukernels_avx2() {
-  return {kFloat, 3};
+Kernels<float> float_kernels_avx2() {
+  return {kFloat, sizeof kFloat / sizeof *kFloat, im2col_channel<float>, col2im_channel<float>};
 }
-UkernelList<double> dgemm_ukernels_avx2() {
-  return {kDouble, 3};
+Kernels<double> double_kernels_avx2() {
+  return {kDouble, sizeof kDouble / sizeof *kDouble, im2col_channel<double>,
+          col2im_channel<double>};
 }
 
 }  // namespace pydenoise::cpu
