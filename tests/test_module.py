@@ -141,6 +141,15 @@ def test_a_module_of_a_users_own() -> None:
         type("Half", (nn.Module,), {})().backward(output)
 
 
+def test_a_module_that_skipped_init_says_so() -> None:
+    class Hasty(nn.Module):
+        def __init__(self) -> None:
+            self.conv = nn.Conv2d(1, 1, 1)
+
+    with pytest.raises(AttributeError, match=r"Hasty: call super\(\)\.__init__\(\) before 'conv'"):
+        Hasty()
+
+
 def test_containers_are_read_like_lists() -> None:
     model = nn.Sequential(nn.ReLU(), nn.Sigmoid())
     assert len(model) == 2

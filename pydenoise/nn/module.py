@@ -152,7 +152,7 @@ class Module:
     def stays_inside(self) -> bool:
         """Whether the package alone sees the tensors between the layers, so that they may recycle.
 
-        A class of the user's, anywhere in the tree, may keep its input or a view of it.
+        A class of the user's, anywhere in the tree, may keep a pointer to its input.
         """
         is_changed = "forward" in self.__dict__ or "backward" in self.__dict__
         return (
@@ -175,6 +175,8 @@ class Module:
                 f"{type(self).__name__}: child {name!r} must be a pydenoise.nn.Module, "
                 f"got {type(module).__module__}.{type(module).__name__}"
             )
+        if "_children" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__}: call super().__init__() before {name!r}")
         self._children[name] = module
         if not name.isdecimal():
             self.__dict__[name] = module
