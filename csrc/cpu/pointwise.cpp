@@ -88,7 +88,10 @@ void relu(T* out, const T* input, int64_t count) {
 template <class T>
 void relu_backward(T* out, const T* grad_output, const T* output, int64_t count) {
   for_each_piece(count, [=](int64_t first, int64_t n) {
-    for (int64_t i = first; i < first + n; ++i) out[i] = output[i] <= 0 ? T(0) : grad_output[i];
+    for (int64_t i = first; i < first + n; ++i) {
+      const T gradient = grad_output[i];  // loaded always: a branch would keep out vectors
+      out[i] = output[i] <= 0 ? T(0) : gradient;
+    }
   });
 }
 

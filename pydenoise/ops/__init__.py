@@ -7,14 +7,13 @@ Names and argument orders are torch's.
 from __future__ import annotations
 
 from ._backend import backends, running, show_config, use_algorithm, use_backend
+from ._columns import col2im, im2col
 from ._conv import (
-    col2im,
     conv2d,
     conv2d_grad_bias,
     conv2d_grad_input,
     conv2d_grad_weight,
     conv_transpose2d,
-    im2col,
 )
 from ._pointwise import (
     adam_step,

@@ -135,8 +135,6 @@ def output(
         )
     if not isinstance(out, Tensor):
         raise TypeError(f"{op}: out must be a torch tensor, got {type(out).__name__}")
-    if out.requires_grad:
-        raise ValueError(f"{op}: out must not require a gradient; pass out.detach()")
     if tuple(out.shape) != tuple(shape):
         raise ValueError(f"{op}: out must have shape {tuple(shape)}, got {tuple(out.shape)}")
     if out.dtype != like.dtype:

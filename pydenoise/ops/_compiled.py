@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
@@ -56,7 +57,7 @@ __all__ = [
 
 _C: ModuleType | None
 try:
-    from pydenoise import _C
+    _C = import_module("pydenoise._C")
 except ImportError as error:
     _C = None
     _missing: str | None = f"the compiled kernels are not there ({error})"
@@ -267,80 +268,87 @@ def conv2d_grad_bias(grad_bias: Tensor, grad_output: Tensor, accumulate: bool) -
 
 
 def _like(tensor: Tensor, out: Tensor) -> Tensor:
-    """The tensor with its elements in memory in the order of `out`."""
+    """The tensor with its elements in memory in the order of `out`; hold it during the call."""
     if tensor.stride() == out.stride() and tensor.shape == out.shape:
         return tensor
     return torch.empty_like(out).copy_(tensor)
 
 
 def relu(out: Tensor, input: Tensor) -> None:
-    _kernels().relu(_is_double(out), _memory(out), _memory(_like(input, out)))
+    input = _like(input, out)
+    _kernels().relu(_is_double(out), _memory(out), _memory(input))
 
 
 def relu_backward(out: Tensor, grad_output: Tensor, output: Tensor) -> None:
+    grad_output = _like(grad_output, out)
+    output = _like(output, out)
     _kernels().relu_backward(
         _is_double(out),
         _memory(out),
-        _memory(_like(grad_output, out)),
-        _memory(_like(output, out)),
+        _memory(grad_output),
+        _memory(output),
     )
 
 
 def leaky_relu(out: Tensor, input: Tensor, negative_slope: float) -> None:
-    _kernels().leaky_relu(_is_double(out), _memory(out), _memory(_like(input, out)), negative_slope)
+    input = _like(input, out)
+    _kernels().leaky_relu(_is_double(out), _memory(out), _memory(input), negative_slope)
 
 
 def leaky_relu_backward(
     out: Tensor, grad_output: Tensor, input: Tensor, negative_slope: float
 ) -> None:
+    grad_output = _like(grad_output, out)
+    input = _like(input, out)
     _kernels().leaky_relu_backward(
         _is_double(out),
         _memory(out),
-        _memory(_like(grad_output, out)),
-        _memory(_like(input, out)),
+        _memory(grad_output),
+        _memory(input),
         negative_slope,
     )
 
 
 def sigmoid(out: Tensor, input: Tensor) -> None:
-    _kernels().sigmoid(_is_double(out), _memory(out), _memory(_like(input, out)))
+    input = _like(input, out)
+    _kernels().sigmoid(_is_double(out), _memory(out), _memory(input))
 
 
 def sigmoid_backward(out: Tensor, grad_output: Tensor, output: Tensor) -> None:
+    grad_output = _like(grad_output, out)
+    output = _like(output, out)
     _kernels().sigmoid_backward(
         _is_double(out),
         _memory(out),
-        _memory(_like(grad_output, out)),
-        _memory(_like(output, out)),
+        _memory(grad_output),
+        _memory(output),
     )
 
 
 def mse_loss(input: Tensor, target: Tensor) -> float:
     input = _dense(input)[0]
-    loss: float = _kernels().mse_loss(
-        _is_double(input), _memory(input), _memory(_like(target, input))
-    )
+    target = _like(target, input)
+    loss: float = _kernels().mse_loss(_is_double(input), _memory(input), _memory(target))
     return loss
 
 
 def mse_loss_backward(out: Tensor, input: Tensor, target: Tensor) -> None:
-    _kernels().mse_loss_backward(
-        _is_double(out), _memory(out), _memory(_like(input, out)), _memory(_like(target, out))
-    )
+    input = _like(input, out)
+    target = _like(target, out)
+    _kernels().mse_loss_backward(_is_double(out), _memory(out), _memory(input), _memory(target))
 
 
 def l1_loss(input: Tensor, target: Tensor) -> float:
     input = _dense(input)[0]
-    loss: float = _kernels().l1_loss(
-        _is_double(input), _memory(input), _memory(_like(target, input))
-    )
+    target = _like(target, input)
+    loss: float = _kernels().l1_loss(_is_double(input), _memory(input), _memory(target))
     return loss
 
 
 def l1_loss_backward(out: Tensor, input: Tensor, target: Tensor) -> None:
-    _kernels().l1_loss_backward(
-        _is_double(out), _memory(out), _memory(_like(input, out)), _memory(_like(target, out))
-    )
+    input = _like(input, out)
+    target = _like(target, out)
+    _kernels().l1_loss_backward(_is_double(out), _memory(out), _memory(input), _memory(target))
 
 
 def sgd_step(

@@ -1,0 +1,112 @@
+"""Sizes, strides and paddings as they came into a `ConvShape`, or the sentence why not."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from . import _check
+from ._shape import ConvShape, extent
+
+
+@lru_cache(maxsize=4096)
+def _geometry(
+    op: str, kernel_size: Any, stride: Any, padding: Any, dilation: Any
+) -> tuple[int, int, int, int, int, int, int, int]:
+    return (
+        *_check.pair(op, "kernel_size", kernel_size, 1),
+        *_check.pair(op, "stride", stride, 1),
+        *_check.pair(op, "padding", padding, 0),
+        *_check.pair(op, "dilation", dilation, 1),
+    )
+
+
+def hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+@lru_cache(maxsize=4096)
+def forward_shape(
+    op: str,
+    input_size: tuple[int, ...],
+    weight_size: tuple[int, ...],
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    out_size: tuple[int, int] | None = None,
+) -> ConvShape:
+    """The ConvShape of these sizes, or the sentence that says why there is none."""
+    came = f"got input {input_size}, weight {weight_size}"
+    groups = _check.integer(op, "groups", groups, 1)
+    n, c, h, w = input_size
+    m, group_c, *kernel = weight_size
+    kh, kw, sh, sw, ph, pw, dh, dw = _geometry(op, tuple(kernel), stride, padding, dilation)
+    if min(c, h, w, m) < 1:
+        raise ValueError(f"{op}: only the batch may be empty; {came}")
+    if c != group_c * groups:
+        expected = f"{group_c * groups} input channels"
+        if groups > 1:
+            expected += f" ({group_c} in each of {groups} groups)"
+        raise ValueError(f"{op}: weight expects {expected}, input has {c}; {came}")
+    if m % groups:
+        raise ValueError(
+            f"{op}: {m} output channels cannot be divided into {groups} groups; {came}"
+        )
+    extents = []
+    for side, size, k, s, p, d in (("height", h, kh, sh, ph, dh), ("width", w, kw, sw, pw, dw)):
+        if size + 2 * p < d * (k - 1) + 1:
+            raise ValueError(
+                f"{op}: the kernel spans {d * (k - 1) + 1} pixels in {side}, the padded picture "
+                f"has {size + 2 * p}; {came}, padding {(ph, pw)}, dilation {(dh, dw)}"
+            )
+        extents.append(extent(size, k, s, p, d))
+    out_h, out_w = extents if out_size is None else out_size
+    if not (1 <= out_h <= extents[0] and 1 <= out_w <= extents[1]):
+        raise ValueError(
+            f"{op}: grad_output of {out_h} x {out_w} pixels does not belong to this convolution, "
+            f"whose output is {extents[0]} x {extents[1]}; {came}"
+        )
+    return ConvShape(n, groups, c, h, w, m, out_h, out_w, kh, kw, sh, sw, ph, pw, dh, dw)
+
+
+@lru_cache(maxsize=4096)
+def mirrored_shape(
+    op: str,
+    input_size: tuple[int, ...],
+    weight_size: tuple[int, ...],
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    groups: Any,
+    dilation: Any,
+) -> ConvShape:
+    """The forward convolution whose mirror maps `input_size` to the picture wanted."""
+    came = f"got input {input_size}, weight {weight_size}"
+    groups = _check.integer(op, "groups", groups, 1)
+    n, c, *sides = input_size
+    if weight_size[0] != c:
+        raise ValueError(
+            f"{op}: weight expects {weight_size[0]} input channels, input has {c}; {came}"
+        )
+    if min(c, *sides, weight_size[1]) < 1:
+        raise ValueError(f"{op}: only the batch may be empty; {came}")
+    kh, kw, sh, sw, ph, pw, dh, dw = _geometry(op, weight_size[2:], stride, padding, dilation)
+    extra = _check.pair(op, "output_padding", output_padding, 0)
+    sizes = []
+    for size, k, s, p, d, more in zip(
+        sides, (kh, kw), (sh, sw), (ph, pw), (dh, dw), extra, strict=True
+    ):
+        if more >= max(s, d):
+            raise ValueError(
+                f"{op}: output_padding must be smaller than the stride or the dilation, got "
+                f"output_padding {extra}, stride {(sh, sw)}, dilation {(dh, dw)}"
+            )
+        sizes.append((size - 1) * s - 2 * p + d * (k - 1) + more + 1)
+    if min(sizes) < 1:
+        raise ValueError(
+            f"{op}: the output would have {sizes[0]} x {sizes[1]} pixels; {came}, "
+            f"padding {(ph, pw)}"
+        )
+    picture = (n, weight_size[1] * groups, *sizes)
+    return forward_shape(op, picture, weight_size, stride, padding, dilation, groups, tuple(sides))
