@@ -1,0 +1,147 @@
+"""What all commands share: options, results, progress, and errors as one line with a cure."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
+Seed = Annotated[int, typer.Option(min=0, help="Fixes every random choice.")]
+Weights = Annotated[
+    Path,
+    typer.Option("--model", "-m", metavar="WEIGHTS", help="Trained weights, a .safetensors file."),
+]
+NOISE_FORMS = "gauss:25, gauss:0-50, poisson:30 or point:8"
+
+_BAD_INPUT = (
+    ValueError,
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+def package_version(wanted: bool) -> None:
+    """Print the version and leave, when it is wanted."""
+    if wanted:
+        from pydenoise import __version__
+
+        typer.echo(f"pydenoise {__version__}")
+        raise typer.Exit
+
+
+def failure(error: Exception) -> int:
+    """Say on one line what went wrong; returns the exit code: 2 for bad input, 1 for the rest."""
+    is_bad_input = isinstance(error, _BAD_INPUT)
+    text = " ".join(str(error).split())
+    if isinstance(error, FileExistsError):
+        text = text if ";" in text else f"{error.filename or text}: exists; pass --overwrite"
+    elif isinstance(error, OSError) and error.filename:
+        text = f"{error.filename}: {error.strerror}"
+    elif not is_bad_input and type(error).__module__ == "builtins":
+        text = f"{type(error).__name__}: {text} (--debug shows where)"
+    say(f"error: {text}")
+    return 2 if is_bad_input else 1
+
+
+def say(text: str) -> None:
+    """A line on stderr."""
+    typer.echo(text, err=True)
+
+
+def print_json(result: Mapping[str, Any]) -> None:
+    """A result as one line on stdout; paths as strings."""
+    typer.echo(json.dumps(result, default=str))
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A result as a table on stdout: the first column to the left, numbers to the right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+    for index, name in enumerate(header):
+        table.add_column(name, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def print_measures(title: str, measures: Mapping[str, Any]) -> None:
+    """The table noisy / denoised of those measures that are there."""
+    rows = []
+    for name, key, form in (
+        ("PSNR, mean per image", "psnr_{}", "{:.2f} dB"),
+        ("PSNR, global", "psnr_{}_global", "{:.2f} dB"),
+        ("SSIM", "ssim_{}", "{:.4f}"),
+    ):
+        if key.format("noisy") in measures:
+            noisy, denoised = (measures[key.format(side)] for side in ("noisy", "denoised"))
+            gain = form.replace(":", ":+").format(denoised - noisy)
+            rows.append([name, form.format(noisy), form.format(denoised), gain])
+    print_table(title, ["", "noisy", "denoised", "gain"], rows)
+
+
+@contextmanager
+def watching(what: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """A watcher for `pydenoise.training.train`: a bar on a terminal, else a line now and then."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines(what)
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[status]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None, status="")
+
+        def show(record: Mapping[str, Any]) -> None:
+            bar.update(
+                task, total=record["steps"], completed=record["step"], status=_status(record)
+            )
+
+        yield show
+
+
+class _Lines:
+    """Progress where nobody watches a bar: a line every few seconds, and the last."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._said = time.monotonic()
+
+    def __call__(self, record: Mapping[str, Any]) -> None:
+        now = time.monotonic()
+        is_last = record["step"] == record["steps"]
+        if is_last or now - self._said >= _SECONDS_BETWEEN_LINES:
+            self._said = now
+            share = record["step"] / record["steps"]
+            left = f"{record['seconds_left']:.0f} s left"
+            say(f"{self._what} {share:4.0%}  {_status(record)}  {left}")
+
+
+def _status(record: Mapping[str, Any]) -> str:
+    parts = [f"loss {record['loss']:.5f}"]
+    if record["psnr_per_image"] is not None:
+        parts.append(f"PSNR {record['psnr_per_image']:.2f} dB")
+    parts.append(f"{record['pictures_per_second']:,.0f} pictures/s")
+    return "  ".join(parts)
