@@ -117,6 +117,8 @@ CASES = [
           2, (2, 3), (2, 3), kernel=5, padding=2),
     _case("large-kernel", "81 overlapping patches on one pixel",
           1, (2, 3), (12, 13), kernel=9, padding=4),
+    _case("large-kernel-strided", "72 patches on a pixel, taken every second",
+          1, (1, 2), (12, 17), kernel=(9, 15), stride=(1, 2), padding=(4, 7)),
     # Stride, padding, dilation
     _case("stride-over-kernel", "pixels that no patch sees",
           2, (3, 4), (11, 13), kernel=2, stride=(3, 4)),

@@ -30,6 +30,10 @@ ADAM = [
 ]
 
 
+def named(options: dict[str, object]) -> str:
+    return ",".join(f"{key}={value}" for key, value in options.items()) or "plain"
+
+
 def drawn(length: int, dtype: torch.dtype, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(length, dtype=torch.float64, generator=generator).to(dtype)
@@ -48,7 +52,7 @@ def assert_follows(weights: Tensor, theirs: Tensor, what: object) -> None:
     )
 
 
-@pytest.mark.parametrize("options", SGD, ids=str)
+@pytest.mark.parametrize("options", SGD, ids=named)
 def test_sgd(options: dict[str, float], place: Place, dtype: torch.dtype) -> None:
     for length in LENGTHS:
         start = drawn(length, dtype, seed=length)
@@ -71,7 +75,7 @@ def test_sgd(options: dict[str, float], place: Place, dtype: torch.dtype) -> Non
 
 
 @pytest.mark.parametrize("decoupled", [False, True], ids=["adam", "adamw"])
-@pytest.mark.parametrize("options", ADAM, ids=str)
+@pytest.mark.parametrize("options", ADAM, ids=named)
 def test_adam(options: dict[str, float], decoupled: bool, place: Place, dtype: torch.dtype) -> None:
     for length in LENGTHS:
         start = drawn(length, dtype, seed=length)
