@@ -13,6 +13,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -86,6 +89,25 @@ def extension() -> Extension:
     return built
 
 
+@contextmanager
+def heard() -> Iterator[list[str]]:
+    """What compilers print inside the block, line by line; shown too, on stderr."""
+    lines: list[str] = []
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 1)
+        try:
+            yield lines
+        finally:
+            sys.stdout.flush()
+            os.dup2(stdout, 1)
+            os.close(stdout)
+            file.seek(0)
+            lines += file.read().decode(errors="replace").splitlines()
+            print(*lines, sep="\n", file=sys.stderr)
+
+
 def build_command(record: Record) -> type[PlainBuildExt]:
     """torch's BuildExtension with ninja; under `auto` a failing compile is noted, not raised."""
     from torch.utils.cpp_extension import BuildExtension
@@ -93,14 +115,16 @@ def build_command(record: Record) -> type[PlainBuildExt]:
     class Build(BuildExtension):
         def run(self) -> None:
             record.cpu = "built"
-            try:
-                super().run()
-            except Exception as error:
-                if record.wanted != "auto":
-                    raise
-                record.cpu = f"the compile failed: {error.__class__.__name__}"
-                record.error_tail = str(error).splitlines()[-20:]
-                self.extensions = []
+            with heard() as printed:
+                try:
+                    super().run()
+                except Exception as error:
+                    if record.wanted != "auto":
+                        raise
+                    record.cpu = f"the compile failed ({str(error).splitlines()[0]})"
+                    self.extensions = []
+            if record.cpu != "built":
+                record.error_tail = [line[:200] for line in printed[-20:]]
             record.write()
             if not self.inplace:
                 shutil.copy(RECORD, Path(self.build_lib) / "pydenoise")

@@ -15,14 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import readme
 import torch
 from rich.console import Console
 from torch import Tensor
 
 from pydenoise import benchmark
-
-ROOT = Path(__file__).resolve().parent.parent
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 
 def torch_training(
@@ -77,7 +75,7 @@ def competitors(quick: bool) -> dict[str, benchmark.Competitor]:
 def commit() -> str:
     """The commit measured, marked where the tree has changes beside it."""
     described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
+        ["git", "describe", "--always", "--dirty"], cwd=readme.ROOT, capture_output=True, text=True
     )
     return described.stdout.strip() or "unknown"
 
@@ -104,16 +102,6 @@ def markdown(reports: list[dict[str, Any]]) -> str:
     return "\n\n".join(parts)
 
 
-def update_readme(text: str, path: Path) -> bool:
-    """Put the text between the markers; False where the file has none."""
-    before, begin, rest = path.read_text().partition(BEGIN) if path.exists() else ("", "", "")
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        return False
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
-    return True
-
-
 def say_name(name: str) -> None:
     print(f"  {name}", file=sys.stderr)
 
@@ -126,7 +114,7 @@ def main() -> int:
     parser.add_argument(
         "--threads", type=int, nargs="+", help="thread counts to measure (default: 1 and all cores)"
     )
-    parser.add_argument("--results", type=Path, default=ROOT / "bench" / "results")
+    parser.add_argument("--results", type=Path, default=readme.RESULTS)
     options = parser.parse_args()
     counts = options.threads or sorted({1, len(os.sched_getaffinity(0))})
 
@@ -146,8 +134,8 @@ def main() -> int:
     target.write_text(json.dumps(reports, indent=1) + "\n")
     print(f"wrote {target}")
     if not options.quick:
-        updated = update_readme(markdown(reports), ROOT / "README.md")
-        print("README.md: " + ("tables refreshed" if updated else f"no {BEGIN} ... {END} to fill"))
+        filled = readme.fill("bench", markdown(reports))
+        print("README.md: " + ("tables refreshed" if filled else "no bench markers to fill"))
     return 0
 
 

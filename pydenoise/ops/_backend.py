@@ -17,6 +17,7 @@ from torch import Tensor
 from . import _chain, _compiled, _reference
 
 BACKENDS = ("auto", "reference", "cpu", "cuda")
+ISAS = ("auto", "scalar", "avx2", "avx512")
 ALGORITHMS = ("auto", "im2col", "implicit")
 
 
@@ -44,6 +45,7 @@ def _checked_backend(name: str) -> str:
 
 
 def _from_environment() -> str:
+    _known("instruction set PYDENOISE_ISA =", os.environ.get("PYDENOISE_ISA", "auto"), ISAS)
     name = os.environ.get("PYDENOISE_BACKEND", "auto")
     try:
         return _checked_backend(name)

@@ -8,6 +8,7 @@ upsampling have no kernel of their own yet and are the reference's.
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 from importlib import import_module
 from pathlib import Path
@@ -60,14 +61,25 @@ try:
     _C = import_module("pydenoise._C")
 except ImportError as error:
     _C = None
-    _missing: str | None = f"the compiled kernels are not there ({error})"
-else:
-    _missing = None
+    _import_error = str(error)
+
+
+def _build_record() -> dict[str, Any]:
+    """What setup.py noted about the build; empty where it left nothing."""
+    path = Path(__file__).parent.parent / "_build.json"
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record
 
 
 def why_not_cpu() -> str | None:
     """None when the CPU kernels can run, otherwise the reason."""
-    return _missing
+    if _C is not None:
+        return None
+    built = _build_record().get("cpu", "built")
+    return f"the kernels cannot be loaded ({_import_error})" if built == "built" else str(built)
 
 
 def why_not_cuda() -> str | None:
@@ -133,7 +145,7 @@ class UseIsa:
 def config_lines() -> list[str]:
     """The kernels' part of `show_config`."""
     if _C is None:
-        return []
+        return [f"| {line}" for line in _build_record().get("error_tail", [])]
     return [
         f"isa          {_C.isa()} (of {', '.join(available_isas())})",
         f"threads      {_C.thread_count()}",
