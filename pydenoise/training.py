@@ -247,7 +247,7 @@ class _Plan:
     """How many steps the run has, and how far in the schedule each one is."""
 
     def __init__(self, steps: int) -> None:
-        self.steps = steps
+        self.steps = self._wanted = steps
         self._bend = (0, 0.0)
 
     def progress(self, step: int) -> float:
@@ -255,11 +255,15 @@ class _Plan:
         return progress + (1 - progress) * (step - since) / (self.steps - since)
 
     def fit(self, step: int, seconds: float, limit: float) -> None:
-        """Shorten the run to the steps that the limit leaves room for at the speed so far."""
+        """Keep the steps that the limit leaves room for at the speed so far.
+
+        Steps taken away while the machine was slower come back.
+        """
         affordable = step + max(0, int((limit - seconds) * step / seconds))
-        if affordable < self.steps:
+        steps = min(self._wanted, affordable)
+        if step < self.steps != steps:
             self._bend = (step, self.progress(step))
-            self.steps = affordable
+            self.steps = steps
 
 
 class _Average:

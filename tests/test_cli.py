@@ -136,6 +136,7 @@ def test_module_runs_as_the_command() -> None:
         ["eval", "--model", "w.safetensors"],
         ["demo", "--seconds", "0"],
         ["train", "photos", "--out", "run", "--pairs", "a", "b"],
+        ["train", "data.pkl", "--out", "run", "--momentum", "7"],
         ["train", "data.pkl", "--out", "run", "--noise", "gauss:25"],
         ["eval", "data.pkl", "-m", "w.safetensors", "--noise", "gauss:25"],
         ["train", "photos", "--out", "run", "--channels", "many", "--noise", "gauss:25"],

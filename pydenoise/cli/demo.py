@@ -48,6 +48,6 @@ def demo(
     typer.echo(
         f"trained on {result['train_pairs']:,} pairs in {result['train_seconds']:.1f} s, "
         f"{result['pictures_per_second']:,.0f} pictures per second "
-        f"({result['backend']}, {result['isa'] or 'no instruction set of its own'})"
+        f"({' '.join(filter(None, (result['backend'], result['isa'])))})"
     )
     typer.echo("written: " + " ".join(result["files"]))

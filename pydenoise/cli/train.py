@@ -78,12 +78,13 @@ def train(
         float | None,
         typer.Option(min=0, help="Learning rate; 0.5 for sgd and 0.003 for adam if omitted."),
     ] = None,
-    momentum: Annotated[float, typer.Option(min=0, help="Of sgd.")] = 0.9,
+    momentum: Annotated[float, typer.Option(min=0, max=1, help="Of sgd.")] = 0.9,
     schedule: Annotated[
         ScheduleName, typer.Option(help="How the learning rate falls.")
     ] = ScheduleName.COSINE,
     average: Annotated[
-        float, typer.Option(min=0, max=1, help="Decay of the averaged weights; 0 keeps none.")
+        float,
+        typer.Option(min=0, max=0.999999, help="Decay of the averaged weights; 0: none."),
     ] = 0.999,
     augment: Annotated[bool, typer.Option(help="Turn, mirror and swap pairs at random.")] = True,
     channels: Annotated[
@@ -122,6 +123,7 @@ def train(
         source = Augmented(source, transpose=source.shape[1] == source.shape[2], seed=seed)
     model = models.autoencoder(widths, source.channels, seed=seed)
     _refuse_odd_sizes(source.shape, model.size_multiple)
+    rule = _optimizer(optimizer, model, lr, momentum)
     if measured_on is None:
         say("no clean pictures to measure on: the log holds the loss alone")
     _make_room(out)
@@ -131,7 +133,7 @@ def train(
             source,
             epochs=epochs,
             batch_size=batch_size,
-            optimizer=_optimizer(optimizer, model, lr, momentum),
+            optimizer=rule,
             schedule=_schedule(schedule),
             validation=measured_on,
             average=average,
