@@ -6,9 +6,8 @@ and `compare` measure a model against clean pictures.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +18,14 @@ from pydenoise import metrics
 from pydenoise.data import to_array, to_tensor
 from pydenoise.nn import Module, no_backward
 
-Scene: TypeAlias = tuple[Tensor, Tensor]
-"""Noisy and clean: float tensors (N, C, H, W) of one shape, scaled to [0, 1]."""
+
+class Scene(NamedTuple):
+    """The same pictures three times over, float tensors (N, C, H, W) scaled to [0, 1]."""
+
+    noisy: Tensor
+    denoised: Tensor
+    clean: Tensor
+
 
 _PIXELS_AT_ONCE = 1 << 18
 
@@ -45,14 +50,23 @@ def denoise(model: Module, input: Tensor) -> Tensor:
     TypeError
         When `input` is not floating point.
     ValueError
-        When `input` has not four dimensions, is an empty picture, or has not the model's channels.
+        When `input` has not four dimensions, is an empty picture, or has channels that do not suit
+        the model.
 
     Notes
     -----
     Pictures are continued by reflection about their last row and column, as often as it takes, to
     multiples of the model's `size_multiple`, and cropped after. Nothing is kept for backward.
+
+    A gray picture goes through a model of three channels three times over and the channels are
+    averaged; a colour picture goes through a model of one channel, channel by channel.
     """
     _check(model, input)
+    given, taken = input.shape[1], _channels(model)
+    if given == 1 and taken == 3:
+        return denoise(model, input.repeat(1, 3, 1, 1)).mean(dim=1, keepdim=True)
+    if given == 3 and taken == 1:
+        return denoise(model, input.flatten(0, 1)[:, None]).reshape(input.shape)
     batch, _, height, width = input.shape
     rows = _reflected(height, model.size_multiple, input.device)
     columns = _reflected(width, model.size_multiple, input.device)
@@ -82,7 +96,8 @@ def denoise_picture(model: Module, picture: npt.NDArray[np.uint8]) -> npt.NDArra
     Returns
     -------
     ndarray of uint8
-        New, of the same shape. Alpha is handed through untouched.
+        New, of the same shape. Alpha is handed through untouched; see `denoise` for gray pictures
+        and models of colour.
 
     Raises
     ------
@@ -90,11 +105,6 @@ def denoise_picture(model: Module, picture: npt.NDArray[np.uint8]) -> npt.NDArra
         When the picture is not uint8.
     ValueError
         When its shape is none of the above.
-
-    Notes
-    -----
-    A gray picture goes through a model of three channels three times over and the channels are
-    averaged; a colour picture goes through a model of one channel, channel by channel.
     """
     if picture.dtype != np.uint8:
         raise TypeError(f"denoise_picture: picture must be uint8, got {picture.dtype}")
@@ -106,7 +116,7 @@ def denoise_picture(model: Module, picture: npt.NDArray[np.uint8]) -> npt.NDArra
     layers = picture.reshape(*picture.shape[:2], -1)
     colours = layers.shape[2] - (layers.shape[2] in (2, 4))
     noisy = to_tensor(np.ascontiguousarray(layers[:, :, :colours]))
-    clean = to_array(_through(model, noisy)).reshape(*layers.shape[:2], colours)
+    clean = to_array(denoise(model, noisy)).reshape(*layers.shape[:2], colours)
     return np.concatenate([clean, layers[:, :, colours:]], axis=2).reshape(picture.shape)
 
 
@@ -132,22 +142,20 @@ def evaluate(model: Module, noisy: Tensor, clean: Tensor) -> dict[str, float]:
     }
 
 
-def compare(model: Module, scenes: Sequence[Scene]) -> dict[str, Any]:
-    """Measure pictures of any sizes before and after a model.
+def compare(scenes: Sequence[Scene]) -> dict[str, float]:
+    """Measure noisy and denoised pictures of any sizes against the clean ones.
 
     Parameters
     ----------
-    model : Module
-        A denoiser of one or three channels.
-    scenes : sequence of (noisy, clean)
-        Each a pair of float tensors (N, C, H, W), scaled to [0, 1].
+    scenes : sequence of Scene
+        Each of one shape (N, C, H, W), scaled to [0, 1]; every picture counts alike.
 
     Returns
     -------
     dict
         `psnr_noisy`, `psnr_denoised` (dB, means over the pictures), `psnr_noisy_global`,
-        `psnr_denoised_global` (dB of the mean squared error), `ssim_noisy`, `ssim_denoised`,
-        `pictures`, `pictures_per_second` of denoising alone.
+        `psnr_denoised_global` (dB of the mean squared error), `ssim_noisy`, `ssim_denoised`, and
+        the number of `pictures`.
 
     Raises
     ------
@@ -156,17 +164,13 @@ def compare(model: Module, scenes: Sequence[Scene]) -> dict[str, Any]:
     """
     if not scenes:
         raise ValueError("compare: no pictures to measure on")
-    began = time.perf_counter()
-    outputs = [_through(model, noisy) for noisy, _ in scenes]
-    seconds = time.perf_counter() - began
-    cleans = [clean for _, clean in scenes]
-    measures: dict[str, Any] = {}
-    for name, pictures in (("noisy", [noisy for noisy, _ in scenes]), ("denoised", outputs)):
-        measures[f"psnr_{name}"] = metrics.psnr_per_image(pictures, cleans)
-        measures[f"psnr_{name}_global"] = metrics.psnr_global(pictures, cleans)
-        measures[f"ssim_{name}"] = _mean_ssim(pictures, cleans)
-    count = sum(len(clean) for clean in cleans)
-    return measures | {"pictures": count, "pictures_per_second": count / seconds}
+    noisy, denoised, clean = (list(pictures) for pictures in zip(*scenes, strict=True))
+    measures: dict[str, float] = {}
+    for name, pictures in (("noisy", noisy), ("denoised", denoised)):
+        measures[f"psnr_{name}"] = metrics.psnr_per_image(pictures, clean)
+        measures[f"psnr_{name}_global"] = metrics.psnr_global(pictures, clean)
+        measures[f"ssim_{name}"] = _mean_ssim(pictures, clean)
+    return measures | {"pictures": sum(len(pictures) for pictures in clean)}
 
 
 def _check(model: Module, input: Tensor) -> None:
@@ -177,7 +181,7 @@ def _check(model: Module, input: Tensor) -> None:
     if input.dim() != 4 or 0 in input.shape[1:]:
         raise ValueError(f"denoise: input must be (N, C, H, W) and hold pixels, got {_size(input)}")
     channels = _channels(model)
-    if channels is not None and input.shape[1] != channels:
+    if channels not in (None, input.shape[1]) and {channels, input.shape[1]} != {1, 3}:
         raise ValueError(
             f"denoise: the model takes pictures of {channels} channels, got {_size(input)}"
         )
@@ -195,16 +199,6 @@ def _size(input: Tensor) -> tuple[int, ...]:
 def _channels(model: Module) -> int | None:
     """Channels of the pictures that the model takes; None when it does not say."""
     return (model.architecture or {}).get("in_channels")
-
-
-def _through(model: Module, noisy: Tensor) -> Tensor:
-    """(1, C, H, W) through a model of C channels, of three for one gray, of one for each colour."""
-    given, taken = noisy.shape[1], _channels(model)
-    if given == 1 and taken == 3:
-        return denoise(model, noisy.repeat(1, 3, 1, 1)).mean(dim=1, keepdim=True)
-    if given == 3 and taken == 1:
-        return denoise(model, noisy.transpose(0, 1)).transpose(0, 1)
-    return denoise(model, noisy)
 
 
 def _reflected(size: int, multiple: int, device: torch.device) -> Tensor:
