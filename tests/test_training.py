@@ -7,62 +7,19 @@ import math
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scenes import Scenes, Watched
 from torch import Tensor
 
-from pydenoise import memory, metrics, models, nn, optim
-from pydenoise.data import PairSource
+from pydenoise import metrics, models, nn, optim
 from pydenoise.data.pairs import Batch, Indices
 from pydenoise.objectives import Noise2Noise
 from pydenoise.training import TrainingDiverged, train
-
-
-class Scenes(PairSource):
-    """Noisy pairs of random flat scenes, drawn from the index alone; keeps who was asked for."""
-
-    def __init__(self, length: int = 40, noise: float = 0.1) -> None:
-        self.shape = (3, 8, 8)
-        self.noise = noise
-        self.asked: list[tuple[int, list[int]]] = []
-        self._length = length
-
-    def __len__(self) -> int:
-        return self._length
-
-    def batch(self, indices: Indices, epoch: int) -> Batch:
-        self.asked.append((epoch, indices.tolist()))
-        pairs = [self._pair(index) for index in indices.tolist()]
-        return torch.stack([a for a, _ in pairs]), torch.stack([b for _, b in pairs])
-
-    def _pair(self, index: int) -> tuple[Tensor, Tensor]:
-        draw = torch.Generator().manual_seed(index)
-        clean = torch.rand(3, 1, 1, generator=draw).expand(self.shape)
-        noise = self.noise * torch.randn(2, *self.shape, generator=draw)
-        return clean + noise[0], clean + noise[1]
-
-    def describe(self) -> dict[str, Any]:
-        return {}
-
-
-class Watched(optim.SGD):
-    """SGD that keeps the rate and the weights of every step."""
-
-    def __init__(self, model: nn.Module, lr: float, **options: Any) -> None:
-        super().__init__(model, lr, **options)
-        self.rates: list[float] = []
-        self.weights: list[Tensor] = []
-        self.allocations: list[int] = []
-        self.model = model
-
-    def step(self) -> None:
-        super().step()
-        self.rates.append(self.lr)
-        self.weights.append(self.model.flatten().data.clone())
-        self.allocations.append(memory.allocations())
 
 
 @pytest.fixture
@@ -245,6 +202,17 @@ def test_weights_that_are_no_numbers_stop_it(model: nn.Sequential) -> None:
         train(model, Scenes(), epochs=1, optimizer=Careless(model, 0.1))
 
 
+def test_gradients_do_not_outlive_a_failed_update(model: nn.Sequential) -> None:
+    class Failing(optim.SGD):
+        def step(self) -> None:
+            assert model.flatten().grad.any()
+            raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        train(model, Scenes(), epochs=1, optimizer=Failing(model, 0.1))
+    assert not model.flatten().grad.any()
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 def test_an_exception_leaves_nothing_behind(
     model: nn.Sequential, cores: str, error: type[BaseException]
@@ -272,29 +240,57 @@ def test_an_exception_leaves_nothing_behind(
     assert not threads()
 
 
-def test_time_limit_bends_the_schedule_to_its_end(model: nn.Sequential) -> None:
-    class Slow(Scenes):
-        def batch(self, indices: Indices, epoch: int) -> Batch:
-            time.sleep(0.01)
-            return super().batch(indices, epoch)
+class Clocked(Scenes):
+    """Takes 10 ms for every batch by a clock of its own, and longer in the first epochs."""
 
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, slow_epochs: int) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.slow_epochs = slow_epochs
+        clock = SimpleNamespace(perf_counter=lambda: self.now)
+        monkeypatch.setattr("pydenoise.training.time", clock)
+        monkeypatch.setattr("os.cpu_count", lambda: 1)
+
+    def batch(self, indices: Indices, epoch: int) -> Batch:
+        self.now += 0.05 if epoch < self.slow_epochs else 0.01
+        return super().batch(indices, epoch)
+
+
+def test_time_limit_bends_the_schedule_to_its_end(
+    model: nn.Sequential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """5 steps an epoch at the planned pace of 500, the other 55 of those that fit faster."""
     optimizer = Watched(model, 1.0)
-    began = time.perf_counter()
-    result = train(
+    train(
         model,
-        Slow(),
+        Clocked(monkeypatch, slow_epochs=0),
         epochs=100,
         batch_size=8,
         optimizer=optimizer,
         schedule=lambda progress: 1 - progress,
-        time_limit=0.6,
+        time_limit=0.605,
     )
-    assert time.perf_counter() - began < 2, "far from the 5 seconds that it would have taken"
-    assert 10 < result.history[-1]["step"] < 500
-    drops = -np.diff(optimizer.rates)
-    assert (drops > 0).all(), "the rate only falls"
-    assert optimizer.rates[0] == 1
-    assert optimizer.rates[-1] < 0.1, "and reaches its end"
+    at_the_end_of_the_first = 1 - 5 / 500
+    expected = [1 - step / 500 for step in range(5)]
+    expected += [at_the_end_of_the_first * (1 - step / 55) for step in range(55)]
+    assert optimizer.rates == pytest.approx(expected)
+
+
+def test_time_won_back_is_used(model: nn.Sequential, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = Clocked(monkeypatch, slow_epochs=2)
+    optimizer = Watched(model, 1.0)
+    train(
+        model,
+        pairs,
+        epochs=100,
+        batch_size=8,
+        optimizer=optimizer,
+        schedule=lambda progress: 1 - progress,
+        time_limit=2.0,
+    )
+    assert 1.8 < pairs.now < 2.01, "near the limit, though 40 steps was the first estimate"
+    assert (np.diff(optimizer.rates) < 0).all(), "the rate only falls"
+    assert optimizer.rates[-1] < 0.05, "and reaches its end"
 
 
 def test_time_that_is_not_needed_changes_nothing() -> None:
