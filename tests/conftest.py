@@ -53,7 +53,10 @@ class Place:
         return self.backend if self.isa is None else f"{self.backend}-{self.isa}"
 
     def enter(self, stack: ExitStack) -> None:
-        """Run what follows here, until the stack is closed."""
+        """Run what follows here, until the stack is closed, and on one thread: the cases are too
+        small for more, and a busy machine makes threads wait. The laws of threads have a test."""
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(1)
         stack.enter_context(ops.use_backend(self.backend))
         if self.isa is not None:
             stack.enter_context(_backend.use_isa(self.isa))

@@ -8,8 +8,8 @@ import pytest
 import torch
 from cases import BUSY_CASE, BY_NAME, CASES, ConvCase, Operands, operands
 from conftest import INSTRUCTION_SETS, Place, Setting
-from convolutions import PATCHES, Op, each_convolution, each_op
-from oracle import assert_same_bits
+from convolutions import PATCHES, Op, each_convolution, each_op, right
+from oracle import assert_same_bits, assert_within
 from torch import Tensor
 
 from pydenoise import ops
@@ -96,13 +96,15 @@ def test_thread_count_changes_no_bit(
     op: Op, setting: Setting, thread_counts: tuple[int, ...]
 ) -> None:
     compiled_only(setting.place)
-    o = setting.put_all(operands(BUSY_CASE, setting.dtype))
-    results = []
-    for count in thread_counts:
-        torch.set_num_threads(count)
-        results.append(op.run(BUSY_CASE, o))
-    for count, result in zip(thread_counts, results, strict=True):
-        assert_same_bits(result, results[0], f"{op} with {count} threads")
+    for case in (BUSY_CASE, BY_NAME["asymmetric"], BY_NAME["deep-groups"]):
+        o = setting.put_all(operands(case, setting.dtype))
+        results = []
+        for count in thread_counts:
+            torch.set_num_threads(count)
+            results.append(op.run(case, o))
+        assert_within(results[0], right(op, case, setting.dtype), f"{op} {case}")
+        for count, result in zip(thread_counts, results, strict=True):
+            assert_same_bits(result, results[0], f"{op} {case} with {count} threads")
 
 
 @each_convolution
