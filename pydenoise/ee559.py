@@ -19,8 +19,7 @@ from pydenoise.checkpoint import load_weights
 from pydenoise.data import Augmented, PairSource
 from pydenoise.data.pairs import Batch, Indices
 from pydenoise.inference import denoise
-from pydenoise.nn import Conv2d, ReLU, Sequential, Sigmoid
-from pydenoise.nn import ConvTranspose2d as TransposeConv2d
+from pydenoise.nn import Conv2d, ConvTranspose2d as TransposeConv2d, ReLU, Sequential, Sigmoid
 from pydenoise.training import train
 
 __all__ = [

@@ -23,8 +23,7 @@ from convolutions import (
     pairs,
     right,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from oracle import assert_same_bits, assert_within
 
 from pydenoise import ops

@@ -336,10 +336,3 @@ def test_out_over_an_input(name: str, first: str) -> None:
             with pytest.raises(ValueError, match="memory"):
                 call(x, out=out)
             assert torch.equal(memory, before)
-
-
-@each_out
-def test_out_that_wants_a_gradient(name: str) -> None:
-    call, size, read = OUTS[name]
-    with pytest.raises(ValueError, match="gradient"):
-        call(read, out=torch.ones(size, requires_grad=True))

@@ -10,14 +10,13 @@ namespace {
 // cache lines.
 constexpr int64_t kChannelBlock = 16;
 
-// Calls body(picture, channel) on several threads.
+// Calls body(picture, first channel, number of channels) on several threads.
 template <class Body>
-void for_each_channel(const ConvShape& s, const Body& body) {
+void for_each_channel_block(const ConvShape& s, const Body& body) {
   const int64_t blocks = ceil_div(s.in_channels, kChannelBlock);
   parallel_tasks(s.batch * blocks, thread_count(), [&](int64_t task, int64_t) {
     const int64_t first = task % blocks * kChannelBlock;
-    const int64_t end = smaller(first + kChannelBlock, s.in_channels);
-    for (int64_t c = first; c < end; ++c) body(task / blocks, c);
+    body(task / blocks, first, smaller(kChannelBlock, s.in_channels - first));
   });
 }
 
@@ -26,18 +25,20 @@ void for_each_channel(const ConvShape& s, const Body& body) {
 template <class T>
 void im2col(T* columns, ImageView<const T> input, const ConvShape& s) {
   const Kernels<T> kernels = kernels_in_use<T>();
-  for_each_channel(s, [&](int64_t n, int64_t c) {
-    kernels.im2col_channel(columns + (n * s.in_channels + c) * s.taps() * s.out_pixels(),
-                           input.at(n, c), input.stride_h, input.stride_w, s);
+  for_each_channel_block(s, [&](int64_t n, int64_t first, int64_t count) {
+    T* to = columns + (n * s.in_channels + first) * s.taps() * s.out_pixels();
+    kernels.im2col_channels(to, input.at(n, first), input.stride_c, input.stride_h, input.stride_w,
+                            count, s);
   });
 }
 
 template <class T>
 void col2im(ImageView<T> output, const T* columns, const ConvShape& s) {
   const Kernels<T> kernels = kernels_in_use<T>();
-  for_each_channel(s, [&](int64_t n, int64_t c) {
-    kernels.col2im_channel(output.at(n, c), output.stride_h, output.stride_w,
-                           columns + (n * s.in_channels + c) * s.taps() * s.out_pixels(), s);
+  for_each_channel_block(s, [&](int64_t n, int64_t first, int64_t count) {
+    const T* from = columns + (n * s.in_channels + first) * s.taps() * s.out_pixels();
+    kernels.col2im_channels(output.at(n, first), output.stride_c, output.stride_h, output.stride_w,
+                            from, count, s);
   });
 }
 

@@ -1,5 +1,11 @@
-// im2col and col2im of one channel, included inside the target region of each instruction set,
+// im2col and col2im of channels, included inside the target region of each instruction set,
 // which defines kVectorBytes before. Copies and sums in one fixed order: the same bits everywhere.
+
+#if defined(__has_builtin)
+#define PYDENOISE_HAS_SHUFFLEVECTOR __has_builtin(__builtin_shufflevector)
+#else
+#define PYDENOISE_HAS_SHUFFLEVECTOR 0
+#endif
 
 template <class T, int bytes>
 struct Block {  // kLanes neighbouring elements in one register
@@ -29,17 +35,25 @@ struct Block {  // kLanes neighbouring elements in one register
   template <int value>
   using Int = std::integral_constant<int, value>;
 
+  // {both[index]...} of the two blocks' elements in a row
+  template <int... index>
+  static Block shuffle(Block low, Block high) {
+#if PYDENOISE_HAS_SHUFFLEVECTOR
+    return {__builtin_shufflevector(low.value, high.value, index...)};
+#else
+    const auto element = [&](int i) { return i < kLanes ? low.value[i] : high.value[i - kLanes]; };
+    return {Value{element(index)...}};
+#endif
+  }
   template <int... lane>
   static Block every_second(Block low, Block high, std::integer_sequence<int, lane...>) {
     constexpr int n = kLanes;  // `high` begins one element before the end of `low`
-    return {__builtin_shufflevector(low.value, high.value,
-                                    (2 * lane < n ? 2 * lane : 2 * lane + 1)...)};
+    return shuffle<(2 * lane < n ? 2 * lane : 2 * lane + 1)...>(low, high);
   }
   template <int first, int... lane>
   static Block interleaved(Block even, Block odd, Int<first>, std::integer_sequence<int, lane...>) {
     constexpr int n = kLanes;
-    return {__builtin_shufflevector(even.value, odd.value,
-                                    (first + lane / 2 + (lane % 2 == 0 ? 0 : n))...)};
+    return shuffle<(first + lane / 2 + (lane % 2 == 0 ? 0 : n))...>(even, odd);
   }
 };
 
@@ -74,182 +88,173 @@ void copy_run(T* to, const T* from, int64_t step, int64_t count) {
 }
 
 template <class T>
-void im2col_channel(T* columns, const T* plane, int64_t stride_h, int64_t stride_w,
-                    const ConvShape& s) {
+void fill_zero(T* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] = T(0);
+}
+
+// One row of the patch matrix: tap (i, j) of one channel.
+template <class T>
+void im2col_row(T* row, const T* plane, int64_t stride_h, int64_t stride_w, const GatherAxis& rows,
+                const GatherAxis& cols, int64_t i, int64_t j) {
+  const InsideRun ys = inside_run(rows.source(0, i), rows.step, rows.source_size, rows.count);
+  const InsideRun xs = inside_run(cols.source(0, j), cols.step, cols.source_size, cols.count);
+  const T* from = plane + rows.source(ys.begin, i) * stride_h + cols.source(xs.begin, j) * stride_w;
+  fill_zero(row, ys.begin * cols.count);
+  fill_zero(row + ys.end * cols.count, (rows.count - ys.end) * cols.count);
+  row += ys.begin * cols.count;
+  for (int64_t y = ys.begin; y < ys.end; ++y, row += cols.count, from += rows.step * stride_h) {
+    for (int64_t x = 0; x < xs.begin; ++x) row[x] = T(0);
+    copy_run(row + xs.begin, from, cols.step * stride_w, xs.end - xs.begin);
+    for (int64_t x = xs.end; x < cols.count; ++x) row[x] = T(0);
+  }
+}
+
+template <class T>
+void im2col_channels(T* columns, const T* plane, int64_t stride_c, int64_t stride_h,
+                     int64_t stride_w, int64_t channels, const ConvShape& s) {
   const GatherAxis rows = forward_rows(s), cols = forward_cols(s);
-  T* row = columns;
+  for (int64_t c = 0; c < channels; ++c, plane += stride_c) {
+    for (int64_t tap = 0; tap < s.taps(); ++tap, columns += s.out_pixels()) {
+      im2col_row(columns, plane, stride_h, stride_w, rows, cols, tap / s.kernel_w,
+                 tap % s.kernel_w);
+    }
+  }
+}
+
+// to[i] += from[i]. The runs are many and short, too short for the processor to foresee the next:
+// what lies `ahead` elements on is asked for in passing.
+template <class T, int bytes = kVectorBytes>
+void add_run(T* to, const T* from, int64_t count, int64_t ahead) {
+  using Wide = Block<T, bytes>;
+  int64_t i = 0;
+  for (; i + Wide::kLanes <= count; i += Wide::kLanes) {
+    __builtin_prefetch(from + i + ahead);
+    Wide sum = Wide::load(to + i);
+    sum.value += Wide::load(from + i).value;
+    sum.store(to + i);
+  }
+  if constexpr (bytes > 16) {
+    add_run<T, bytes / 2>(to + i, from + i, count - i, ahead);
+  } else {
+    for (; i < count; ++i) to[i] += from[i];
+  }
+}
+
+// Rows [y0, y1) and positions [x0, x1) of one phase of the picture (conv_shape.h).
+struct Tile {
+  int64_t y0, y1, x0, x1;
+};
+
+// One tap into the sums of a tile. Where rows are short, and equally long in the tile and in the
+// patch matrix, all of them are one run; it also adds what the picture's border cuts off at the
+// rows' ends, and those few sums are set back to what they were.
+template <class T>
+void add_tap(T* sums, const T* row, const Tile& tile, const GatherAxis& rows,
+             const GatherAxis& cols, int64_t i, int64_t j, int64_t ahead) {
+  const int64_t width = tile.x1 - tile.x0, shift = cols.source(tile.x0, j);
+  const InsideRun xs = inside_run(shift, 1, cols.source_size, width);
+  const InsideRun ys = inside_run(rows.source(tile.y0, i), 1, rows.source_size, tile.y1 - tile.y0);
+  sums += ys.begin * width;
+  row += rows.source(tile.y0 + ys.begin, i) * cols.source_size + shift;
+  const int64_t high = ys.end - ys.begin, cut = width - (xs.end - xs.begin);
+  constexpr int64_t kShort = 16, kMostSaved = 256;
+  if (width > kShort || width != cols.source_size || cut * high > kMostSaved) {
+    for (int64_t y = 0; y < high; ++y, sums += width, row += cols.source_size) {
+      add_run(sums + xs.begin, row + xs.begin, xs.end - xs.begin, ahead);
+    }
+    return;
+  }
+  T saved[kMostSaved];
+  int64_t count = 0;
+  const auto for_each_cut = [&](const auto& body) {
+    for (int64_t y = 0; y < high && cut > 0; ++y) {
+      for (int64_t x = 0; x < xs.begin; ++x) body(sums[y * width + x]);
+      for (int64_t x = xs.end; x < width; ++x) body(sums[y * width + x]);
+    }
+  };
+  for_each_cut([&](const T& sum) { saved[count++] = sum; });
+  add_run(sums + xs.begin, row + xs.begin, high * width - cut, ahead);
+  count = 0;
+  for_each_cut([&](T& sum) { sum = saved[count++]; });
+}
+
+// sums[y - y0][x - x0] = all taps, in order.
+template <class T>
+void sum_tile(T* sums, const T* columns, const Tile& tile, const GatherAxis& rows,
+              const GatherAxis& cols, const ConvShape& s) {
+  fill_zero(sums, (tile.y1 - tile.y0) * (tile.x1 - tile.x0));
   for (int64_t i = 0; i < rows.taps; ++i) {
     for (int64_t j = 0; j < cols.taps; ++j) {
-      const int64_t first = cols.source(0, j);
-      const InsideRun in = inside_run(first, cols.step, cols.source_size, cols.count);
-      for (int64_t y = 0; y < rows.count; ++y, row += cols.count) {
-        const int64_t source_y = rows.source(y, i);
-        const bool inside = rows.inside(source_y);
-        const int64_t begin = inside ? in.begin : cols.count, end = inside ? in.end : cols.count;
-        for (int64_t x = 0; x < begin; ++x) row[x] = T(0);
-        copy_run(row + begin, plane + source_y * stride_h + (first + begin * cols.step) * stride_w,
-                 cols.step * stride_w, end - begin);
-        for (int64_t x = end; x < cols.count; ++x) row[x] = T(0);
+      const int64_t tap = rows.kernel_index(i) * s.kernel_w + cols.kernel_index(j);
+      add_tap(sums, columns + tap * s.out_pixels(), tile, rows, cols, i, j,
+              s.taps() * s.out_pixels());
+    }
+  }
+}
+
+// to[i * step] = from[i]
+template <class T>
+void spread_run(T* to, const T* from, int64_t step, int64_t count) {
+  if (step == 1) return copy_run(to, from, 1, count);
+  for (int64_t i = 0; i < count; ++i) to[i * step] = from[i];
+}
+
+// to[2 i] = even[i], to[2 i + 1] = odd[i]; there may be one even element more.
+template <class T>
+void interleave_runs(T* to, const T* even, const T* odd, int64_t even_count, int64_t odd_count) {
+  const bool covered = cover<T>({0, odd_count}, [&](auto block, int64_t i) {
+    using Wide = decltype(block);
+    Wide::store_interleaved(to + 2 * i, Wide::load(even + i), Wide::load(odd + i));
+  });
+  for (int64_t i = covered ? odd_count : 0; i < even_count; ++i) {
+    to[2 * i] = even[i];
+    if (i < odd_count) to[2 * i + 1] = odd[i];
+  }
+}
+
+// One phase of one channel, or for stride 2 the two phases of a row together, so that whole
+// registers of neighbours are written. Sums are gathered tile by tile in memory that stays in the
+// first-level cache: a column is read once, in long runs, and a pixel written once.
+template <class T>
+void col2im_phase(T* plane, int64_t stride_h, int64_t stride_w, const T* columns,
+                  const GatherAxis& rows, const GatherAxis* cols, int64_t together,
+                  const ConvShape& s) {
+  constexpr int64_t kSums = 16384 / static_cast<int64_t>(sizeof(T));
+  T sums[2][kSums];
+  const int64_t width = cols[0].count < kSums ? cols[0].count : kSums;
+  const int64_t height = width > 0 ? kSums / width : 0;
+  for (int64_t y0 = 0; y0 < rows.count && width > 0; y0 += height) {
+    const int64_t y1 = y0 + height < rows.count ? y0 + height : rows.count;
+    for (int64_t x0 = 0; x0 < cols[0].count; x0 += width) {
+      int64_t counts[2];
+      for (int64_t k = 0; k < together; ++k) {
+        const int64_t x1 = x0 + width < cols[k].count ? x0 + width : cols[k].count;
+        counts[k] = x1 - x0;
+        sum_tile(sums[k], columns, {y0, y1, x0, x1}, rows, cols[k], s);
+      }
+      for (int64_t y = 0; y < y1 - y0; ++y) {
+        T* to = plane + rows.dest(y0 + y) * stride_h + cols[0].dest(x0) * stride_w;
+        if (together == 2) {
+          interleave_runs(to, sums[0] + y * counts[0], sums[1] + y * counts[1], counts[0],
+                          counts[1]);
+        } else {
+          spread_run(to, sums[0] + y * counts[0], cols[0].dest_step * stride_w, counts[0]);
+        }
       }
     }
   }
 }
 
-// The taps that reach one row of one phase of the picture (conv_shape.h). Tap t adds element
-// taps[t].offset + x of the columns to position x, for x in taps[t].in.
-struct RowTaps {
-  struct Tap {
-    int64_t offset;
-    InsideRun in;
-  };
-  static constexpr int64_t kMost = 64;
-  Tap taps[kMost];
-  int64_t count = 0;
-  InsideRun all{0, 0};  // positions that every tap reaches
-
-  // At most kMost taps from tap `begin` on; returns the one to go on with, or -1 after the last.
-  int64_t collect(const GatherAxis& rows, const GatherAxis& cols, int64_t y, int64_t begin,
-                  const ConvShape& s) {
-    count = 0;
-    all = {0, cols.count};
-    for (int64_t t = begin; t < rows.taps * cols.taps; ++t) {
-      const int64_t i = t / cols.taps, j = t % cols.taps, source_y = rows.source(y, i);
-      if (!rows.inside(source_y)) continue;
-      if (count == kMost) return t;
-      const int64_t tap = rows.kernel_index(i) * s.kernel_w + cols.kernel_index(j);
-      const int64_t first = cols.source(0, j);
-      const InsideRun in = inside_run(first, 1, cols.source_size, cols.count);
-      taps[count++] = {(tap * s.out_h + source_y) * s.out_w + first, in};
-      if (in.begin > all.begin) all.begin = in.begin;
-      if (in.end < all.end) all.end = in.end;
-    }
-    return -1;
-  }
-
-  // The taps are many short streams, each too short for the processor to foresee: the same place
-  // of the next channel is asked for while this one is summed.
-  template <class Wide, class T>
-  Wide block(const T* columns, int64_t x, int64_t channel_size) const {
-    Wide sum{};
-    for (int64_t t = 0; t < count; ++t) {
-      __builtin_prefetch(columns + taps[t].offset + x + channel_size);
-      sum.value += Wide::load(columns + taps[t].offset + x).value;
-    }
-    return sum;
-  }
-
-  template <class T>
-  T element(T start, const T* columns, int64_t x) const {
-    for (int64_t t = 0; t < count; ++t) {
-      if (taps[t].in.begin <= x && x < taps[t].in.end) start += columns[taps[t].offset + x];
-    }
-    return start;
-  }
-
-  // to[x * step] = (fresh ? 0 : old) + the taps in order, for x in [0, width).
-  template <class T>
-  void sum(T* to, int64_t step, int64_t width, const T* columns, int64_t channel_size,
-           bool fresh) const {
-    const bool blocked = fresh && cover<T>(all, [&](auto wide, int64_t x) {
-                           const auto sums = block<decltype(wide)>(columns, x, channel_size);
-                           if (step == 1) {
-                             sums.store(to + x);
-                           } else {
-                             for (int64_t lane = 0; lane < sums.kLanes; ++lane)
-                               to[(x + lane) * step] = sums.value[lane];
-                           }
-                         });
-    for (int64_t x = 0; x < width; ++x) {
-      if (blocked && x == all.begin) x = all.end;
-      if (x < width) to[x * step] = element(fresh ? T(0) : to[x * step], columns, x);
-    }
-  }
-};
-
-// The taps of row after row. Away from the border they are those of the row above, one row of
-// columns further on.
-struct RowWalk {
-  const GatherAxis &rows, &cols;
-  const ConvShape& shape;
-  RowTaps row;
-  int64_t collected_at = -1;  // the row all of whose taps `row` holds, if every tap reaches it
-
-  bool reached_by_all(int64_t y) const {
-    return rows.taps > 0 && rows.inside(rows.source(y, 0)) &&
-           rows.inside(rows.source(y, rows.taps - 1));
-  }
-
-  // Makes `row` hold taps of row y from tap `begin` on and `columns` point to where its offsets
-  // count from; returns the tap to go on with, or -1.
-  template <class T>
-  int64_t go_to(int64_t y, int64_t begin, const T*& columns) {
-    const bool full = reached_by_all(y);
-    if (full && begin == 0 && collected_at >= 0) {
-      columns += (y - collected_at) * shape.out_w;
-      return -1;
-    }
-    const int64_t next = row.collect(rows, cols, y, begin, shape);
-    collected_at = full && begin == 0 && next < 0 ? y : -1;
-    return next;
-  }
-};
-
-// One phase of the channel, all its rows.
 template <class T>
-void sum_phase(T* plane, int64_t stride_h, int64_t stride_w, const T* columns,
-               const GatherAxis& rows, const GatherAxis& cols, const ConvShape& s) {
-  RowWalk walk{rows, cols, s, {}};
-  for (int64_t y = 0; y < rows.count; ++y) {
-    T* to = plane + rows.dest(y) * stride_h + cols.dest_first * stride_w;
-    int64_t next = 0;
-    for (bool fresh = true; next >= 0; fresh = false) {
-      const T* from = columns;
-      next = walk.go_to(y, next, from);
-      walk.row.sum(to, cols.dest_step * stride_w, cols.count, from, s.taps() * s.out_pixels(),
-                   fresh);
-    }
-  }
-}
-
-// The two column phases of stride 2 together, when pixels are neighbours: whole registers are
-// written. At most RowTaps::kMost taps.
-template <class T>
-void sum_phase_pair(T* plane, int64_t stride_h, const T* columns, const GatherAxis& rows,
-                    const GatherAxis& even_cols, const GatherAxis& odd_cols, const ConvShape& s) {
-  const int64_t channel_size = s.taps() * s.out_pixels();
-  RowWalk even{rows, even_cols, s, {}}, odd{rows, odd_cols, s, {}};
-  for (int64_t y = 0; y < rows.count; ++y) {
-    T* to = plane + rows.dest(y) * stride_h;
-    const T *even_from = columns, *odd_from = columns;
-    even.go_to(y, 0, even_from);
-    odd.go_to(y, 0, odd_from);
-    const InsideRun a = even.row.all, b = odd.row.all;
-    const InsideRun both{a.begin > b.begin ? a.begin : b.begin, a.end < b.end ? a.end : b.end};
-    const bool blocked = cover<T>(both, [&](auto wide, int64_t x) {
-      using Wide = decltype(wide);
-      Wide::store_interleaved(to + 2 * x, even.row.block<Wide>(even_from, x, channel_size),
-                              odd.row.block<Wide>(odd_from, x, channel_size));
-    });
-    for (int64_t x = 0; x < even_cols.count; ++x) {
-      if (blocked && x == both.begin) x = both.end;
-      if (x < even_cols.count) to[2 * x] = even.row.element(T(0), even_from, x);
-      if (x < odd_cols.count) to[2 * x + 1] = odd.row.element(T(0), odd_from, x);
-    }
-  }
-}
-
-template <class T>
-void col2im_channel(T* plane, int64_t stride_h, int64_t stride_w, const T* columns,
-                    const ConvShape& s) {
-  const bool pairs = s.stride_w == 2 && stride_w == 1 && s.taps() <= RowTaps::kMost;
-  for (int64_t phase = 0; phase < s.stride_h; ++phase) {
-    const GatherAxis rows = mirrored_rows(s, phase);
-    if (pairs) {
-      sum_phase_pair(plane, stride_h, columns, rows, mirrored_cols(s, 0), mirrored_cols(s, 1), s);
-      continue;
-    }
-    for (int64_t phase_w = 0; phase_w < s.stride_w; ++phase_w) {
-      sum_phase(plane, stride_h, stride_w, columns, rows, mirrored_cols(s, phase_w), s);
+void col2im_channels(T* plane, int64_t stride_c, int64_t stride_h, int64_t stride_w,
+                     const T* columns, int64_t channels, const ConvShape& s) {
+  const int64_t together = s.stride_w == 2 && stride_w == 1 ? 2 : 1;
+  for (int64_t phase = 0; phase < s.stride_h * s.stride_w; phase += together) {
+    const GatherAxis rows = mirrored_rows(s, phase / s.stride_w);
+    const GatherAxis cols[] = {mirrored_cols(s, phase % s.stride_w), mirrored_cols(s, 1)};
+    for (int64_t c = 0; c < channels; ++c) {
+      col2im_phase(plane + c * stride_c, stride_h, stride_w,
+                   columns + c * s.taps() * s.out_pixels(), rows, cols, together, s);
     }
   }
 }

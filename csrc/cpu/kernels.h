@@ -16,12 +16,12 @@ struct Kernels {
   const Ukernel<T>* ukernels;
   int64_t ukernel_count;
 
-  // One channel of one picture. plane: element (y, x) at y * stride_h + x * stride_w; columns: its
-  // kernel_h * kernel_w dense rows of the patch matrix. Both overwrite their first argument.
-  void (*im2col_channel)(T* columns, const T* plane, int64_t stride_h, int64_t stride_w,
-                         const ConvShape& shape);
-  void (*col2im_channel)(T* plane, int64_t stride_h, int64_t stride_w, const T* columns,
-                         const ConvShape& shape);
+  // Neighbouring channels of one picture. plane: element (c, y, x) at c * stride_c + y * stride_h +
+  // x * stride_w; columns: their dense rows of the patch matrix. Both overwrite what they write.
+  void (*im2col_channels)(T* columns, const T* plane, int64_t stride_c, int64_t stride_h,
+                          int64_t stride_w, int64_t channels, const ConvShape& shape);
+  void (*col2im_channels)(T* plane, int64_t stride_c, int64_t stride_h, int64_t stride_w,
+                          const T* columns, int64_t channels, const ConvShape& shape);
 };
 
 Kernels<float> float_kernels_scalar();

@@ -56,11 +56,11 @@ constexpr Ukernel<double> kDouble[] = {{6, 8, 20, ukernel<Doubles, 6, 2>},
 }  // namespace
 
 Kernels<float> float_kernels_avx2() {
-  return {kFloat, sizeof kFloat / sizeof *kFloat, im2col_channel<float>, col2im_channel<float>};
+  return {kFloat, sizeof kFloat / sizeof *kFloat, im2col_channels<float>, col2im_channels<float>};
 }
 Kernels<double> double_kernels_avx2() {
-  return {kDouble, sizeof kDouble / sizeof *kDouble, im2col_channel<double>,
-          col2im_channel<double>};
+  return {kDouble, sizeof kDouble / sizeof *kDouble, im2col_channels<double>,
+          col2im_channels<double>};
 }
 
 }  // namespace pydenoise::cpu

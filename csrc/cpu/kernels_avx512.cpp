@@ -60,11 +60,11 @@ constexpr Ukernel<double> kDouble[] = {{14, 16, 44, ukernel<Doubles, 14, 2>},
 }  // namespace
 
 Kernels<float> float_kernels_avx512() {
-  return {kFloat, sizeof kFloat / sizeof *kFloat, im2col_channel<float>, col2im_channel<float>};
+  return {kFloat, sizeof kFloat / sizeof *kFloat, im2col_channels<float>, col2im_channels<float>};
 }
 Kernels<double> double_kernels_avx512() {
-  return {kDouble, sizeof kDouble / sizeof *kDouble, im2col_channel<double>,
-          col2im_channel<double>};
+  return {kDouble, sizeof kDouble / sizeof *kDouble, im2col_channels<double>,
+          col2im_channels<double>};
 }
 
 }  // namespace pydenoise::cpu

@@ -32,11 +32,11 @@ constexpr Ukernel<double> kDouble[] = {{4, 4, 14, ukernel<double, 4, 4>}};
 }  // namespace
 
 Kernels<float> float_kernels_scalar() {
-  return {kFloat, sizeof kFloat / sizeof *kFloat, im2col_channel<float>, col2im_channel<float>};
+  return {kFloat, sizeof kFloat / sizeof *kFloat, im2col_channels<float>, col2im_channels<float>};
 }
 Kernels<double> double_kernels_scalar() {
-  return {kDouble, sizeof kDouble / sizeof *kDouble, im2col_channel<double>,
-          col2im_channel<double>};
+  return {kDouble, sizeof kDouble / sizeof *kDouble, im2col_channels<double>,
+          col2im_channels<double>};
 }
 
 }  // namespace pydenoise::cpu

@@ -165,8 +165,7 @@ void l1_loss_backward(T* out, const T* input, const T* target, int64_t count) {
   for_each_piece(count, [=](int64_t first, int64_t n) {
     for (int64_t i = first; i < first + n; ++i) {
       const T difference = input[i] - target[i];
-      const T sign = difference > 0 ? scale : (difference < 0 ? -scale : difference);
-      out[i] = sign;  // zero and NaN stay what they are
+      out[i] = difference > 0 ? scale : (difference < 0 ? -scale : T(0));
     }
   });
 }

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from . import _chain, _compiled, _reference
+from ._shape import ConvShape
 
 BACKENDS = ("auto", "reference", "cpu", "cuda")
 ISAS = ("auto", "scalar", "avx2", "avx512")
@@ -150,10 +151,13 @@ _CHAINS: dict[ModuleType, _chain.Chain] = {
 }
 
 
-def convolver(tensor: Tensor) -> Any:
-    """What offers conv2d, conv2d_grad_input and conv2d_grad_weight: the backend or its chain."""
+def convolver(product: str, tensor: Tensor, shape: ConvShape) -> Any:
+    """What offers `product` (conv2d or one of its gradients): the backend or its im2col chain."""
     backend = select(tensor)
-    return _CHAINS[backend] if _algorithm.get() == "im2col" else backend
+    algorithm = _algorithm.get()
+    if algorithm == "auto" and backend.is_faster_with_columns(product, shape):
+        algorithm = "im2col"
+    return _CHAINS[backend] if algorithm == "im2col" else backend
 
 
 use_isa: Callable[[str], _compiled.UseIsa] = _compiled.UseIsa

@@ -146,8 +146,6 @@ def output(
             f"{op}: out must be contiguous{' or channels_last' if picture else ''}, "
             f"got strides {out.stride()} for shape {tuple(out.shape)}"
         )
-    if out.requires_grad:
-        raise ValueError(f"{op}: out must not require a gradient; pass out.detach()")
     start, stop = _span(out)
     for other in inputs:
         if other is not None:

@@ -19,42 +19,14 @@ import torch
 from torch import Tensor
 
 from ._reference import (
-    avg_pool2d,
-    avg_pool2d_backward,
-    max_pool2d,
-    max_pool2d_backward,
-    upsample_nearest2d,
-    upsample_nearest2d_backward,
+    avg_pool2d as avg_pool2d,
+    avg_pool2d_backward as avg_pool2d_backward,
+    max_pool2d as max_pool2d,
+    max_pool2d_backward as max_pool2d_backward,
+    upsample_nearest2d as upsample_nearest2d,
+    upsample_nearest2d_backward as upsample_nearest2d_backward,
 )
 from ._shape import ConvShape
-
-__all__ = [
-    "adam_step",
-    "avg_pool2d",
-    "avg_pool2d_backward",
-    "col2im",
-    "conv2d",
-    "conv2d_grad_bias",
-    "conv2d_grad_input",
-    "conv2d_grad_weight",
-    "im2col",
-    "l1_loss",
-    "l1_loss_backward",
-    "leaky_relu",
-    "leaky_relu_backward",
-    "matmul",
-    "max_pool2d",
-    "max_pool2d_backward",
-    "mse_loss",
-    "mse_loss_backward",
-    "relu",
-    "relu_backward",
-    "sgd_step",
-    "sigmoid",
-    "sigmoid_backward",
-    "upsample_nearest2d",
-    "upsample_nearest2d_backward",
-]
 
 _C: ModuleType | None
 try:
@@ -179,6 +151,19 @@ _NOTHING = (0, 0)
 
 def _is_double(tensor: Tensor) -> bool:
     return tensor.dtype is torch.float64
+
+
+def is_faster_with_columns(product: str, shape: ConvShape) -> bool:
+    """True where `auto` takes the im2col chain.
+
+    A picture of few channels gathers its gradient phase by phase in tiles that are mostly empty;
+    one product over all taps fills them.
+    """
+    return (
+        product == "conv2d_grad_input"
+        and shape.in_channels // shape.groups <= 4
+        and shape.kernel_h * shape.kernel_w > 1
+    )
 
 
 def im2col(columns: Tensor, input: Tensor, shape: ConvShape) -> None:

@@ -82,7 +82,7 @@ def conv2d(
     bias = _bias(op, bias, shape.out_channels)
     _check.alike(op, input=input, weight=weight, bias=bias)
     out = _check.output(op, out, shape.output_size, input, [input, weight, bias])
-    convolver(input).conv2d(out, input, weight, bias, shape)
+    convolver("conv2d", input, shape).conv2d(out, input, weight, bias, shape)
     return out
 
 
@@ -137,7 +137,9 @@ def conv2d_grad_input(
     _expect_grad_output(op, grad_output, shape)
     _check.alike(op, weight=weight, grad_output=grad_output)
     out = _check.output(op, out, shape.input_size, grad_output, [weight, grad_output])
-    convolver(weight).conv2d_grad_input(out, grad_output, weight, None, shape)
+    convolver("conv2d_grad_input", weight, shape).conv2d_grad_input(
+        out, grad_output, weight, None, shape
+    )
     return out
 
 
@@ -194,7 +196,9 @@ def conv2d_grad_weight(
     _expect_grad_output(op, grad_output, shape)
     _check.alike(op, input=input, grad_output=grad_output)
     out = _accumulated(op, out, shape.weight_size, input, [input, grad_output], accumulate)
-    convolver(input).conv2d_grad_weight(out, grad_output, input, shape, accumulate)
+    convolver("conv2d_grad_weight", input, shape).conv2d_grad_weight(
+        out, grad_output, input, shape, accumulate
+    )
     return out
 
 
@@ -280,7 +284,7 @@ def conv_transpose2d(
     bias = _bias(op, bias, shape.in_channels)
     _check.alike(op, input=input, weight=weight, bias=bias)
     out = _check.output(op, out, shape.input_size, input, [input, weight, bias])
-    convolver(input).conv2d_grad_input(out, input, weight, bias, shape)
+    convolver("conv2d_grad_input", input, shape).conv2d_grad_input(out, input, weight, bias, shape)
     return out
 
 

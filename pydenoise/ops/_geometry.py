@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 from . import _check
@@ -67,7 +68,11 @@ def forward_shape(
             f"{op}: grad_output of {out_h} x {out_w} pixels does not belong to this convolution, "
             f"whose output is {extents[0]} x {extents[1]}; {came}"
         )
-    return ConvShape(n, groups, c, h, w, m, out_h, out_w, kh, kw, sh, sw, ph, pw, dh, dw)
+    shape = ConvShape(n, groups, c, h, w, m, out_h, out_w, kh, kw, sh, sw, ph, pw, dh, dw)
+    for elements in (shape.input_size, shape.output_size, shape.columns_size):
+        if prod(elements) >= 2**60:
+            raise ValueError(f"{op}: more elements than any memory holds; {came}, {shape}")
+    return shape
 
 
 @lru_cache(maxsize=4096)

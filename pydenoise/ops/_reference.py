@@ -77,6 +77,11 @@ Pixels: TypeAlias = tuple[EllipsisType, slice, slice]
 """Index of a tensor (..., H, W) that picks a strided rectangle of its pixels."""
 
 
+def is_faster_with_columns(product: str, shape: ConvShape) -> bool:
+    """True where `auto` takes the im2col chain: always, one large product beats many small ones."""
+    return True
+
+
 # Taps
 
 
