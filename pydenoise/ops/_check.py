@@ -99,7 +99,9 @@ def _span(tensor: Tensor) -> tuple[int, int]:
     """First and one-past-last byte that a tensor touches."""
     if tensor.numel() == 0:
         return 0, 0
-    reach = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+    reach = tensor.numel()
+    if not tensor.is_contiguous():
+        reach = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
     start = tensor.data_ptr()
     return start, start + reach * tensor.element_size()
 
