@@ -6,7 +6,7 @@ Three trainings of Table I (recipe.py): the report's settings with this package,
 torch's autograd from the same weights over the same batches, and the best recipe found. Each is
 kept in bench/results/experiment.json when it ends and not repeated; at the end README.md gets the
 table. With --weights the network of the best recipe becomes the one that
-`ee559.Model.load_pretrained_model` loads.
+`ee559.Model.load_pretrained_model` loads, and draws the figure.
 """
 
 from __future__ import annotations
@@ -22,32 +22,20 @@ from typing import Any
 import readme
 import recipe
 import torch
+import torch_twin
 from recipe import BEST, REPORT, Pictures
 
-from pydenoise import checkpoint, data, ee559, metrics, models, ops
+from pydenoise import checkpoint, data, ee559, inference, metrics, models, nn, ops, report
 
 RESULTS = readme.RESULTS / "experiment.json"
+FIGURE = readme.RESULTS / "report.png"
 MODEL = recipe.CACHE / "best.safetensors"
 EPOCHS, SEED = 10, 0
 
 
-def _torch_twin() -> Any:
-    nn = torch.nn
-    return nn.Sequential(
-        nn.Conv2d(3, 48, 3, 2, 1),
-        nn.ReLU(),
-        nn.Conv2d(48, 96, 3, 2, 1),
-        nn.ReLU(),
-        nn.ConvTranspose2d(96, 48, 3, 2, 1, 1),
-        nn.ReLU(),
-        nn.ConvTranspose2d(48, 3, 3, 2, 1, 1),
-        nn.Sigmoid(),
-    )
-
-
 def with_torch(pictures: Pictures) -> dict[str, Any]:
     """The report's settings by torch's layers, autograd and optimizer."""
-    twin = _torch_twin()
+    twin = torch_twin.table_one()
     twin.load_state_dict(models.autoencoder(seed=SEED).state_dict())
     optimizer = torch.optim.SGD(twin.parameters(), lr=REPORT.lr)
     pairs = recipe.source(pictures, REPORT, SEED)
@@ -107,6 +95,27 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def figure(model: nn.Module) -> None:
+    """Fig. 1 of the report on scikit-image's photographs, none of which was trained on."""
+    photographs = data.sample_photographs()
+    names = ("astronaut", "coffee", "chelsea")
+    scenes = data.noisy_pictures([photographs[n] for n in names], data.PointSample(recipe.BLOCK))
+    rows = [(noisy, inference.denoise(model, noisy), clean) for noisy, clean in scenes]
+    columns = zip(*rows, strict=True)
+    captions = [
+        [f"PSNR {metrics.psnr_per_image(row[i], row[2]):.2f} dB" for row in rows] for i in range(2)
+    ]
+    report.before_after(
+        FIGURE,
+        [
+            (title, [data.to_array(picture) for picture in column])
+            for title, column in zip(("noisy", "denoised", "clean"), columns, strict=True)
+        ],
+        captions=[*captions, [""] * len(rows)],
+        overwrite=True,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photographs", type=Path)
@@ -136,6 +145,7 @@ def main() -> None:
     if arguments.weights:
         ee559.WEIGHTS.parent.mkdir(exist_ok=True)
         ee559.WEIGHTS.write_bytes(MODEL.read_bytes())
+        figure(checkpoint.load_weights(ee559.WEIGHTS)[0])
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any
 
 import readme
 import torch
+import torch_twin
 from rich.console import Console
 from torch import Tensor
 
@@ -29,23 +30,13 @@ def torch_training(
     """Table I, MSE and momentum as torch users write them."""
 
     def start(state: Mapping[str, Tensor], source: Tensor, target: Tensor) -> benchmark.Step:
-        nn = torch.nn
-        model: Any = nn.Sequential(
-            nn.Conv2d(3, 48, 3, 2, 1),
-            nn.ReLU(),
-            nn.Conv2d(48, 96, 3, 2, 1),
-            nn.ReLU(),
-            nn.ConvTranspose2d(96, 48, 3, 2, 1, 1),
-            nn.ReLU(),
-            nn.ConvTranspose2d(48, 3, 3, 2, 1, 1),
-            nn.Sigmoid(),
-        )
+        model = torch_twin.table_one()
         model.load_state_dict(state)
         model = model.to(memory_format=memory_format)
         optimizer = torch.optim.SGD(
             model.parameters(), lr=benchmark.LEARNING_RATE, momentum=benchmark.MOMENTUM
         )
-        loss_of = nn.MSELoss()
+        loss_of = torch.nn.MSELoss()
         if compiled:
             model = torch.compile(model)
         source = source.contiguous(memory_format=memory_format)
