@@ -7,7 +7,7 @@ from torch import Tensor
 from . import _check
 from ._backend import select
 from ._check import Pair
-from ._geometry import forward_shape, hashable
+from ._geometry import forward_shape
 
 
 def im2col(
@@ -59,13 +59,7 @@ def im2col(
     kernel = _check.pair("im2col", "kernel_size", kernel_size, 1)
     channels = input.shape[1]
     shape = forward_shape(
-        "im2col",
-        tuple(input.shape),
-        (1, channels, *kernel),
-        hashable(stride),
-        hashable(padding),
-        hashable(dilation),
-        1,
+        "im2col", tuple(input.shape), (1, channels, *kernel), stride, padding, dilation, 1
     )
     out = _check.output("im2col", out, shape.columns_size, input, [input])
     select(input).im2col(out, input, shape)
@@ -116,13 +110,7 @@ def col2im(
         )
     channels = rows // (kh * kw)
     shape = forward_shape(
-        op,
-        (n, channels, height, width),
-        (1, channels, kh, kw),
-        hashable(stride),
-        hashable(padding),
-        hashable(dilation),
-        1,
+        op, (n, channels, height, width), (1, channels, kh, kw), stride, padding, dilation, 1
     )
     if positions != shape.out_h * shape.out_w:
         raise ValueError(

@@ -10,7 +10,7 @@ from torch import Tensor
 from . import _check
 from ._backend import convolver, select
 from ._check import Pair
-from ._geometry import forward_shape, hashable, mirrored_shape
+from ._geometry import forward_shape, mirrored_shape
 from ._shape import ConvShape
 
 
@@ -71,13 +71,7 @@ def conv2d(
     input = _check.tensor(op, "input", input, 4)
     weight = _check.tensor(op, "weight", weight, 4)
     shape = forward_shape(
-        op,
-        tuple(input.shape),
-        tuple(weight.shape),
-        hashable(stride),
-        hashable(padding),
-        hashable(dilation),
-        groups,
+        op, tuple(input.shape), tuple(weight.shape), stride, padding, dilation, groups
     )
     bias = _bias(op, bias, shape.out_channels)
     _check.alike(op, input=input, weight=weight, bias=bias)
@@ -128,9 +122,9 @@ def conv2d_grad_input(
         op,
         sizes,
         tuple(weight.shape),
-        hashable(stride),
-        hashable(padding),
-        hashable(dilation),
+        stride,
+        padding,
+        dilation,
         groups,
         tuple(grad_output.shape[2:]),
     )
@@ -187,9 +181,9 @@ def conv2d_grad_weight(
         op,
         tuple(input.shape),
         _sizes(op, "weight_size", weight_size, 4),
-        hashable(stride),
-        hashable(padding),
-        hashable(dilation),
+        stride,
+        padding,
+        dilation,
         groups,
         tuple(grad_output.shape[2:]),
     )
@@ -275,11 +269,11 @@ def conv_transpose2d(
         op,
         tuple(input.shape),
         tuple(weight.shape),
-        hashable(stride),
-        hashable(padding),
-        hashable(output_padding),
+        stride,
+        padding,
+        output_padding,
         groups,
-        hashable(dilation),
+        dilation,
     )
     bias = _bias(op, bias, shape.in_channels)
     _check.alike(op, input=input, weight=weight, bias=bias)

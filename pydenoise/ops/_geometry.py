@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, wraps
 from math import prod
 from typing import Any
 
@@ -10,7 +11,21 @@ from . import _check
 from ._shape import ConvShape, extent
 
 
-@lru_cache(maxsize=4096)
+def _remembered(function: Callable[..., ConvShape]) -> Callable[..., ConvShape]:
+    """Remember results by plain ints and tuples of them alone, for 2.0 == 2 and True == 1."""
+    remembered = lru_cache(maxsize=4096)(function)
+
+    def is_plain(value: Any) -> bool:
+        kind = type(value)
+        return kind is int or (kind is tuple and all(type(number) is int for number in value))
+
+    @wraps(function)
+    def call(op: str, *arguments: Any) -> ConvShape:
+        return (remembered if all(map(is_plain, arguments)) else function)(op, *arguments)
+
+    return call
+
+
 def _geometry(
     op: str, kernel_size: Any, stride: Any, padding: Any, dilation: Any
 ) -> tuple[int, int, int, int, int, int, int, int]:
@@ -22,11 +37,7 @@ def _geometry(
     )
 
 
-def hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-@lru_cache(maxsize=4096)
+@_remembered
 def forward_shape(
     op: str,
     input_size: tuple[int, ...],
@@ -35,9 +46,12 @@ def forward_shape(
     padding: Any,
     dilation: Any,
     groups: Any,
-    out_size: tuple[int, int] | None = None,
+    out_size: tuple[int, ...] = (),
 ) -> ConvShape:
-    """The ConvShape of these sizes, or the sentence that says why there is none."""
+    """The ConvShape of these sizes, or the sentence that says why there is none.
+
+    `out_size` is (out_h, out_w) where it is not what the formula gives.
+    """
     came = f"got input {input_size}, weight {weight_size}"
     groups = _check.integer(op, "groups", groups, 1)
     n, c, h, w = input_size
@@ -62,7 +76,7 @@ def forward_shape(
                 f"has {size + 2 * p}; {came}, padding {(ph, pw)}, dilation {(dh, dw)}"
             )
         extents.append(extent(size, k, s, p, d))
-    out_h, out_w = extents if out_size is None else out_size
+    out_h, out_w = out_size or extents
     if not (1 <= out_h <= extents[0] and 1 <= out_w <= extents[1]):
         raise ValueError(
             f"{op}: grad_output of {out_h} x {out_w} pixels does not belong to this convolution, "
@@ -75,7 +89,7 @@ def forward_shape(
     return shape
 
 
-@lru_cache(maxsize=4096)
+@_remembered
 def mirrored_shape(
     op: str,
     input_size: tuple[int, ...],
