@@ -267,6 +267,7 @@ def test_texts_without_meaning_are_refused_with_the_forms(text: str) -> None:
     ("text", "expected"),
     [
         ("gauss:50-25", "expected 0 <= low <= high"),
+        ("gauss:1" + 39 * "0", r"sigma 1e\+39-1e\+39; expected 0 <= low <= high <= 1e4"),
         ("poisson:0", "expected 0 < low"),
         ("poisson:99999999999", "<= 1e9"),
         ("point:1", "expected 2 .. 64"),

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pydenoise.atomic import new_file
+from pydenoise.data.noise import unit
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,10 +33,14 @@ FORMAT_OF = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
     ".bmp": "BMP",
+    ".webp": "WEBP",
 }
 SUFFIXES = tuple(FORMAT_OF)
 MAX_PIXELS = 2**27
-JPEG_QUALITY = 95
+SAVING: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"lossless": True, "exact": True},  # exact: colours under full transparency too
+}
 
 _LAYERS_OF_MODE = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 _MODE_OF_LAYERS = {layers: mode for mode, layers in _LAYERS_OF_MODE.items()}
@@ -65,8 +70,8 @@ def read(path: PathLike, *, max_pixels: int = MAX_PIXELS) -> Picture:
     Parameters
     ----------
     path : path
-        PNG, JPEG, BMP or single-page TIFF with 8 bits or fewer a channel. What the file holds
-        counts, not its suffix.
+        PNG, JPEG, WebP, BMP or TIFF of one picture with 8 bits or fewer a channel. What the file
+        holds counts, not its suffix.
     max_pixels : int
         Larger pictures are refused before they are decoded: a small file can hold a huge one.
 
@@ -125,7 +130,8 @@ def write(path: PathLike, array: npt.NDArray[Any], *, overwrite: bool = False) -
     Parameters
     ----------
     path : path
-        Its suffix names the format. Its folder exists.
+        Its suffix names the format. Its folder exists. JPEG loses a little; WebP loses nothing,
+        but knows no gray: it comes back as RGB.
     array : numpy.ndarray
         uint8, (H, W) or (H, W, C) with C = 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGB, alpha).
     overwrite : bool
@@ -140,9 +146,6 @@ def write(path: PathLike, array: npt.NDArray[Any], *, overwrite: bool = False) -
     from PIL import Image
 
     path = Path(path)
-    kind = FORMAT_OF.get(path.suffix.lower())
-    if kind is None:
-        raise ImageError(f"{path}: suffix {path.suffix!r}; expected one of {_listed(SUFFIXES)}")
     array = np.asarray(array)
     layers = 1 if array.ndim == 2 else array.shape[-1]
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or layers not in _MODE_OF_LAYERS:
@@ -152,20 +155,28 @@ def write(path: PathLike, array: npt.NDArray[Any], *, overwrite: bool = False) -
         )
     if not array.size:
         raise ImageError(f"{path}: array has shape {array.shape}; expected at least one pixel")
-    if layers in (2, 4) and kind in ("JPEG", "BMP"):
-        raise ImageError(f"{path}: {kind} has no alpha channel; write a .png, or 1 or 3 channels")
+    kind = format_for(path, layers)
     planes = array.reshape(array.shape[:2]) if layers == 1 else array
     picture = Image.fromarray(np.ascontiguousarray(planes))
-    options = {"quality": JPEG_QUALITY, "subsampling": 0} if kind == "JPEG" else {}
     try:
         with new_file(path, overwrite=overwrite) as file:
-            picture.save(file, format=kind, **options)
+            picture.save(file, format=kind, **SAVING.get(kind, {}))
     except FileExistsError as error:
         raise ImageError(
             f"{path}: exists already; choose another name, or allow overwriting"
         ) from error
-    except OSError as error:
+    except (OSError, ValueError) as error:  # Pillow's on a size that the format cannot hold
         raise ImageError(f"{path}: cannot be written ({_reason(error)})") from error
+
+
+def format_for(path: Path, layers: int) -> str:
+    """The format that a suffix names, in Pillow's word; ImageError where it cannot hold them."""
+    kind = FORMAT_OF.get(path.suffix.lower())
+    if kind is None:
+        raise ImageError(f"{path}: suffix {path.suffix!r}; expected one of {_listed(SUFFIXES)}")
+    if layers in (2, 4) and kind in ("JPEG", "BMP"):
+        raise ImageError(f"{path}: {kind} has no alpha channel; write a .png, or 1 or 3 channels")
+    return kind
 
 
 def list_pictures(folder: PathLike) -> tuple[list[Path], list[Path]]:
@@ -192,18 +203,25 @@ def list_pictures(folder: PathLike) -> tuple[list[Path], list[Path]]:
     paths = [entry for entry in entries if _is_picture(entry)]
     if not paths:
         folders = sum(entry.is_dir() for entry in entries)
-        found = f"{len(entries)} other entries" if entries else "nothing"
+        found = f"holds no picture, but {len(entries)} other entries" if entries else "is empty"
         cure = f" (or name one of its {folders} sub-folders)" if folders else ""
-        raise ImageError(
-            f"{folder}: holds no picture but {found}; expected {_listed(SUFFIXES)}{cure}"
-        )
+        raise ImageError(f"{folder}: {found}; expected pictures ({_listed(SUFFIXES)}){cure}")
     return paths, [entry for entry in entries if not _is_picture(entry)]
 
 
-def read_folder(folder: PathLike) -> tuple[list[Picture], list[Path], list[Path]]:
+def read_folder(
+    folder: PathLike, smallest: int = 1
+) -> tuple[list[Picture], list[Path], list[Path]]:
     """All pictures of a folder with one number of channels, to learn from.
 
     Alpha is dropped. If one picture has colours, gray ones among them become RGB.
+
+    Parameters
+    ----------
+    folder : path
+        Listed by `list_pictures`.
+    smallest : int
+        Pixels that every picture must have on both sides.
 
     Returns
     -------
@@ -215,10 +233,17 @@ def read_folder(folder: PathLike) -> tuple[list[Picture], list[Path], list[Path]
     Raises
     ------
     ImageError
-        As `list_pictures` and `read`.
+        As `list_pictures` and `read`, and when a picture is too small.
     """
     paths, skipped = list_pictures(folder)
     pictures = [_without_alpha(read(path)) for path in paths]
+    for path, picture in zip(paths, pictures, strict=True):
+        height, width = picture.shape[:2]
+        if min(height, width) < smallest:
+            raise ImageError(
+                f"{path}: is {height}x{width} pixels; expected at least {smallest}x{smallest}: "
+                "take smaller crops or blocks, or leave it out"
+            )
     if len({picture.shape[2] for picture in pictures}) > 1:
         pictures = [np.repeat(p, 3, axis=2) if p.shape[2] == 1 else p for p in pictures]
     return pictures, paths, skipped
@@ -235,8 +260,7 @@ def to_tensor(array: npt.NDArray[Any]) -> Tensor:
             "expected uint8 (H, W) or (H, W, C)"
         )
     layers = array[:, :, None] if array.ndim == 2 else array
-    planes = np.ascontiguousarray(layers.transpose(2, 0, 1)[None], dtype=np.float32)
-    return torch.from_numpy(planes).div_(255)
+    return torch.from_numpy(np.ascontiguousarray(unit(layers).transpose(2, 0, 1)[None]))
 
 
 def to_array(tensor: Tensor) -> Picture:
@@ -287,7 +311,7 @@ def _refuse_what_would_lose(file: ImageFile, path: Path, max_pixels: int) -> Non
             "crop it, or raise max_pixels if you trust the file"
         )
     frames = getattr(file, "n_frames", 1)
-    if frames > 1 and file.format in ("PNG", "TIFF"):
+    if frames > 1 and file.format in ("PNG", "TIFF", "WEBP"):
         raise ImageError(f"{path}: holds {frames} pictures; expected one: save them one by one")
     tags = getattr(file, "tag_v2", {}) if file.format == "TIFF" else {}
     if set(tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))) != {_UNSIGNED}:
@@ -334,8 +358,6 @@ def _looks_like(start: bytes) -> str:
     for signature, name in _SIGNATURES.items():
         if start.startswith(signature):
             return f"is {name}"
-    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-        return "is a WebP"
     if all(byte in b"\t\n\r\f" or (byte >= 32 and byte != 127) for byte in start):
         return "is a text file"
     return "is no picture"

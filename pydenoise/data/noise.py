@@ -126,12 +126,14 @@ class Gaussian(_Range):
     Parameters
     ----------
     low, high : float
-        Sigma in units of 0..255, 0 <= low <= high.
+        Sigma in units of 0..255, 0 <= low <= high <= 1e4.
     """
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low <= self.high < np.inf:
-            raise ValueError(f"gauss: sigma {self.low}-{self.high}; expected 0 <= low <= high")
+        if not 0 <= self.low <= self.high <= 1e4:
+            raise ValueError(
+                f"gauss: sigma {self.low:g}-{self.high:g}; expected 0 <= low <= high <= 1e4"
+            )
 
     def draw_at(self, clean: Array, level: float, rng: np.random.Generator) -> Array:
         noisy = rng.standard_normal(clean.shape, dtype=np.float32)
@@ -161,7 +163,7 @@ class Poisson(_Range):
     def __post_init__(self) -> None:
         if not 0 < self.low <= self.high <= 1e9:
             raise ValueError(
-                f"poisson: lam {self.low}-{self.high}; expected 0 < low <= high <= 1e9"
+                f"poisson: lam {self.low:g}-{self.high:g}; expected 0 < low <= high <= 1e9"
             )
 
     def expectation(self, clean: Array) -> Array:
