@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -158,23 +159,24 @@ def test_the_courses_file_comes_back(tmp_path: Path) -> None:
 
 
 class Bomb:
-    """Touches a file when it is unpickled."""
+    """Makes a folder or touches a file when it is unpickled."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, *call: Any) -> None:
+        self.call = call
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.path,)
+        return self.call[0], self.call[1:]
 
 
+@pytest.mark.parametrize("touch", [Path.touch, os.mkdir])  # torch has a word of its own for os
 @pytest.mark.parametrize("writer", ["torch", "torch before 1.6", "pickle", "pickle 0"])
-def test_code_in_a_pkl_is_not_run(tmp_path: Path, writer: str) -> None:
+def test_code_in_a_pkl_is_not_run(tmp_path: Path, writer: str, touch: Any) -> None:
     touched, path = tmp_path / "touched", tmp_path / "data.pkl"
-    content = (*tensors(2), Bomb(touched))
+    content = (*tensors(2), bomb := Bomb(touch, touched))
     if writer.startswith("torch"):
         torch.save(content, path, _use_new_zipfile_serialization=writer == "torch")
     else:
-        path.write_bytes(pickle.dumps(Bomb(touched), protocol=0 if writer == "pickle 0" else None))
+        path.write_bytes(pickle.dumps(bomb, protocol=0 if writer == "pickle 0" else None))
     with pytest.raises(PairsError, match=r"holds code .* which was not run") as caught:
         load_course_file(path)
     assert str(path) in str(caught.value)
@@ -317,13 +319,13 @@ def test_folder_pairs_cut_both_captures_at_one_place(tmp_path: Path) -> None:
 def test_folders_that_do_not_match_are_refused(tmp_path: Path) -> None:
     a, b = folders(tmp_path)
     write(a / "lonely.png", random_picture(3, 40, 40))
-    with pytest.raises(PairsError, match=r"b: no picture is named 'lonely' .*1 without a partner"):
+    with pytest.raises(PairsError, match=r"b: no picture is named 'lonely', as in the other"):
         FolderPairs(a, b)
     write(b / "lonely.png", random_picture(3, 40, 41))
-    with pytest.raises(PairsError, match=r"'lonely' is 40x40x3 in .* and 40x41x3 in .*one size"):
+    with pytest.raises(PairsError, match=r"a and .*b: 'lonely' is 40x40x3 in one and 40x41x3 in"):
         FolderPairs(a, b)
     write(b / "lonely.png", random_picture(3, 40, 40), overwrite=True)
-    with pytest.raises(PairsError, match=r"'lonely' in .* is 40x40x3; a crop reads 41x41"):
+    with pytest.raises(ImageError, match=r"lonely.png: is 40x40 pixels; expected at least 41x41"):
         FolderPairs(a, b, crop=41)
     write(a / "lonely.tif", random_picture(3, 40, 40))
     with pytest.raises(PairsError, match="two pictures are named 'lonely'"):
@@ -333,7 +335,7 @@ def test_folders_that_do_not_match_are_refused(tmp_path: Path) -> None:
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     a, _ = folders(tmp_path)
     (tmp_path / "c").mkdir()
-    with pytest.raises(ImageError, match="holds no picture but nothing"):
+    with pytest.raises(ImageError, match="c: is empty; expected pictures"):
         FolderPairs(a, tmp_path / "c")
 
 

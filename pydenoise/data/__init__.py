@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pydenoise.data.crops import FolderPairs, NoisyCrops
+    from pydenoise.data.crops import FolderPairs, NoisyCrops, matching_pictures
     from pydenoise.data.images import (
         ImageError,
         list_pictures,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _ROOM_OF = {
     "FolderPairs": "crops",
     "NoisyCrops": "crops",
+    "matching_pictures": "crops",
     "noisy_pictures": "sets",
     "point_sampled_pairs": "sets",
     "point_sampled_validation": "sets",
@@ -78,6 +79,7 @@ __all__ = [
     "generator",
     "list_pictures",
     "load_course_file",
+    "matching_pictures",
     "noisy_pictures",
     "parse",
     "point_sampled_pairs",

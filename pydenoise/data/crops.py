@@ -105,10 +105,10 @@ class FolderPairs(PairSource):
         captures have the same size. All are read into memory as uint8.
     crop : int
         Pixels on a side of what comes out.
-    seed : int
-        Scene and position are functions of (seed, epoch, index).
     length : int, optional
         Pairs per epoch; as many as non-overlapping crops fit into the pictures if omitted.
+    seed : int
+        Scene and position are functions of (seed, epoch, index).
 
     Attributes
     ----------
@@ -118,9 +118,9 @@ class FolderPairs(PairSource):
     Raises
     ------
     ImageError
-        When a folder holds no picture, or one cannot be read.
+        When a folder holds no picture, or one cannot be read or is smaller than a crop.
     PairsError
-        When a picture has no partner or a partner of another size, or is smaller than a crop.
+        When a picture has no partner or a partner of another size.
     """
 
     def __init__(
@@ -128,41 +128,15 @@ class FolderPairs(PairSource):
         folder_a: str | os.PathLike[str],
         folder_b: str | os.PathLike[str],
         crop: int = 32,
-        seed: int = 0,
         length: int | None = None,
+        seed: int = 0,
     ) -> None:
-        first, names, skipped_a = _by_stem(folder_a)
-        second, partners, skipped_b = _by_stem(folder_b)
-        for folder, missing in (
-            (folder_b, names.keys() - partners.keys()),
-            (folder_a, partners.keys() - names.keys()),
-        ):
-            if missing:
-                raise PairsError(
-                    f"{folder}: no picture is named {min(missing)!r} as in the other folder "
-                    f"({len(missing)} without a partner); expected matching names"
-                )
-        stems = sorted(names)
-        first = [first[names[stem]] for stem in stems]
-        second = [second[partners[stem]] for stem in stems]
-        for stem, a, b in zip(stems, first, second, strict=True):
-            if a.shape != b.shape:
-                raise PairsError(
-                    f"FolderPairs: {stem!r} is {_named(a)} in {folder_a} and {_named(b)} in "
-                    f"{folder_b}; expected one size"
-                )
-            if min(a.shape[:2]) < crop:
-                raise PairsError(
-                    f"FolderPairs: {stem!r} in {folder_a} is {_named(a)}; a crop reads "
-                    f"{crop}x{crop} pixels: take smaller crops or larger pictures"
-                )
-        self.skipped = skipped_a + skipped_b
-        self._first = in_layers("FolderPairs", first, crop)
-        self._second = second
+        _check_crop(crop)
+        self._first, self._second, self.skipped = matching_pictures(folder_a, folder_b, crop)
         self._folders = str(folder_a), str(folder_b)
-        self._length = _length("FolderPairs", length, first, crop)
+        self._length = _length("FolderPairs", length, self._first, crop)
         self._seed = seed
-        self.shape = (first[0].shape[2], crop, crop)
+        self.shape = (self._first[0].shape[2], crop, crop)
 
     def __len__(self) -> int:
         return self._length
@@ -189,6 +163,37 @@ class FolderPairs(PairSource):
         }
 
 
+def matching_pictures(
+    folder_a: str | os.PathLike[str], folder_b: str | os.PathLike[str], smallest: int = 1
+) -> tuple[list[Picture], list[Picture], list[Path]]:
+    """The pictures of two folders that share their names without suffix, and what else is there.
+
+    As `FolderPairs` describes them; `smallest` as in `pydenoise.data.images.read_folder`.
+    """
+    first, names, skipped_a = _by_stem(folder_a, smallest)
+    second, partners, skipped_b = _by_stem(folder_b, smallest)
+    for folder, missing in (
+        (folder_b, sorted(names.keys() - partners.keys())),
+        (folder_a, sorted(partners.keys() - names.keys())),
+    ):
+        if missing:
+            more = f" and {len(missing) - 3} more" if missing[3:] else ""
+            raise PairsError(
+                f"{folder}: no picture is named {', '.join(map(repr, missing[:3]))}{more}, as in "
+                "the other folder; expected matching names"
+            )
+    stems = sorted(names)
+    first = [first[names[stem]] for stem in stems]
+    second = [second[partners[stem]] for stem in stems]
+    for stem, a, b in zip(stems, first, second, strict=True):
+        if a.shape != b.shape:
+            raise PairsError(
+                f"{folder_a} and {folder_b}: {stem!r} is {_named(a)} in one and {_named(b)} in "
+                "the other; expected one size and one number of channels"
+            )
+    return first, second, skipped_a + skipped_b
+
+
 def corner_of_crop(pictures: Sequence[Picture], size: int, rng: np.random.Generator) -> Corner:
     """A picture, every one as likely, and the top left corner of a crop in it."""
     number = int(rng.integers(len(pictures)))
@@ -202,9 +207,13 @@ def cut(pictures: Sequence[Picture], corner: Corner, size: int) -> Picture:
 
 
 def size_of_source(noise: NoiseModel, crop: int) -> int:
+    _check_crop(crop)
+    return noise.source_size(crop)
+
+
+def _check_crop(crop: int) -> None:
     if crop < 1:
         raise PairsError(f"crop is {crop}; expected at least 1 pixel")
-    return noise.source_size(crop)
 
 
 def in_layers(where: str, pictures: Sequence[Picture], size: int) -> list[Picture]:
@@ -241,10 +250,10 @@ def _length(where: str, length: int | None, pictures: Sequence[Picture], size: i
 
 
 def _by_stem(
-    folder: str | os.PathLike[str],
+    folder: str | os.PathLike[str], smallest: int
 ) -> tuple[list[npt.NDArray[np.uint8]], dict[str, int], list[Path]]:
     """The pictures of a folder, where each name without suffix stands in them, and the rest."""
-    pictures, paths, skipped = read_folder(folder)
+    pictures, paths, skipped = read_folder(folder, smallest)
     numbers: dict[str, int] = {}
     for number, path in enumerate(paths):
         if path.stem in numbers:

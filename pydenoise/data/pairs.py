@@ -7,12 +7,13 @@ whatever batch it comes in: nothing depends on the order in which batches are as
 from __future__ import annotations
 
 import os
-import pickle
 import pickletools
+import re
 import warnings
+import zipfile
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,10 @@ Batch: TypeAlias = tuple[Tensor, Tensor]
 
 _FLIP_ROWS, _FLIP_COLUMNS, _TRANSPOSE, _SWAP = 1, 2, 4, 8
 
-_CALLABLES = {"GLOBAL", "STACK_GLOBAL", "INST"}
+# What torch.save writes for tensors; every other name in a pickle is somebody's code or object.
+_NAMES_OF_TENSORS = re.compile(
+    r"collections OrderedDict|torch._utils _rebuild_tensor_v2|torch \w+Storage"
+)
 
 
 class PairsError(ValueError):
@@ -214,15 +218,16 @@ def load_course_file(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
         raise PairsError(f"{path}: no such file; check the name") from None
     except IsADirectoryError:
         raise PairsError(f"{path}: is a folder; expected a file written by torch.save") from None
-    except pickle.UnpicklingError as error:
-        if _stopped_at_code(error) or _calls_something(path):
+    except Exception as error:  # the unpickler raises anything on a foreign file
+        if _calls_something(path):
             raise PairsError(
                 f"{path}: holds code or objects beside tensors, which was not run; "
                 "expected two uint8 tensors written by torch.save: get the file from its source"
             ) from error
-        raise _not_saved_by_torch(path) from error
-    except Exception as error:  # the unpickler raises anything on a foreign file
-        raise _not_saved_by_torch(path) from error
+        raise PairsError(
+            f"{path}: is not a whole file written by torch.save; "
+            "expected a tuple of two uint8 tensors (N, C, H, W): get the file again"
+        ) from error
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         count = f" of {len(pair)}" if isinstance(pair, tuple | list | dict) else ""
         raise PairsError(
@@ -233,8 +238,8 @@ def load_course_file(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
 
 
 def scaled(levels: Tensor) -> Tensor:
-    """A uint8 tensor as new float32 on the scale 0..1."""
-    return levels.to(torch.float32).div_(255)
+    """A tensor on the scale 0..255 as new float32 on the scale 0..1."""
+    return levels.to(torch.float32).div(255)
 
 
 def checked(indices: Indices, length: int) -> npt.NDArray[np.int64]:
@@ -276,22 +281,29 @@ def _check_pair(where: str, first: Any, second: Any) -> None:
         )
 
 
-def _stopped_at_code(error: pickle.UnpicklingError) -> bool:
-    """Whether the safe unpickler met a callable, rather than bytes that it cannot read."""
-    return any(word in str(error) for word in ("Unsupported global", "Unsupported class", "reduce"))
-
-
 def _calls_something(path: Path) -> bool:
-    """Whether a plain pickle asks for a callable; its operations are listed, none is run."""
-    with open(path, "rb") as file:
-        try:
-            return any(operation.name in _CALLABLES for operation, _, _ in pickletools.genops(file))
-        except Exception:  # not a pickle at all
-            return False
+    """Whether a pickle, plain or in torch's zip, names a callable; none is run."""
+    try:
+        if not zipfile.is_zipfile(path):
+            with open(path, "rb") as file:
+                return _names_a_callable(file)
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.rsplit("/")[-1] == "data.pkl":
+                    with archive.open(name) as file:
+                        if _names_a_callable(file):
+                            return True
+    except Exception:  # not a file of pickles, or not one from here on
+        pass
+    return False
 
 
-def _not_saved_by_torch(path: Path) -> PairsError:
-    return PairsError(
-        f"{path}: is not a whole file written by torch.save; "
-        "expected a tuple of two uint8 tensors (N, C, H, W): get the file again"
-    )
+def _names_a_callable(file: IO[bytes]) -> bool:
+    while True:  # torch's older form is several pickles in a row; the end of the file raises
+        for operation, argument, _ in pickletools.genops(file):
+            if operation.name == "STACK_GLOBAL":
+                return True
+            if operation.name in ("GLOBAL", "INST") and not _NAMES_OF_TENSORS.fullmatch(
+                str(argument)
+            ):
+                return True
