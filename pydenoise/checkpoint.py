@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -31,7 +30,6 @@ _DIGEST_KEY = b'"sha256":"'  # in a string value its quotes would be escaped, so
 _DIGEST_SIZE = 64
 _LENGTH_SIZE = 8
 _LARGEST_HEADER = 2**20
-_PIECE = 2**20
 
 
 class WeightsError(ValueError):
@@ -90,7 +88,7 @@ def save_weights(
     }
     content = _serialized(model.state_dict(), metadata)
     place = content.index(_DIGEST_KEY) + len(_DIGEST_KEY)
-    digest = _digest(_pieces(content), place).encode()
+    digest = _digest(content, place).encode()
     try:
         with new_file(path, overwrite=overwrite) as file:
             file.write(content[:place] + digest + content[place + _DIGEST_SIZE :])
@@ -135,7 +133,7 @@ def load_weights(path: PathLike) -> tuple[Module, dict[str, Any]]:
             f"reads {FORMAT_VERSION}: upgrade it, or get the file again"
         )
     place = content.index(_DIGEST_KEY) + len(_DIGEST_KEY)
-    if _digest(_pieces(content), place) != metadata["sha256"]:
+    if _digest(content, place) != metadata["sha256"]:
         raise WeightsError(f"{path}: is damaged, its SHA-256 is another; get the file again")
     header = _header(path, metadata)
     return _built(path, header["architecture"], content, values), header
@@ -155,22 +153,11 @@ def _serialized(state: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
     return len(text).to_bytes(_LENGTH_SIZE, "little") + text + saved[start:]
 
 
-def _pieces(content: bytes) -> Iterator[memoryview]:
-    view = memoryview(content)
-    return (view[start : start + _PIECE] for start in range(0, len(view), _PIECE))
-
-
-def _digest(pieces: Iterator[memoryview], place: int) -> str:
-    """SHA-256 of a stream, the 64 bytes from `place` on counted as the character 0."""
-    sha = hashlib.sha256()
-    start = 0
-    for piece in pieces:
-        first = min(max(place - start, 0), len(piece))
-        last = min(max(place + _DIGEST_SIZE - start, 0), len(piece))
-        sha.update(piece[:first])
-        sha.update(b"0" * (last - first))
-        sha.update(piece[last:])
-        start += len(piece)
+def _digest(content: bytes, place: int) -> str:
+    """SHA-256 of a file, the 64 bytes from `place` on counted as the character 0."""
+    sha = hashlib.sha256(content[:place])
+    sha.update(b"0" * _DIGEST_SIZE)
+    sha.update(memoryview(content)[place + _DIGEST_SIZE :])
     return sha.hexdigest()
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from pydenoise import models, nn, optim
 from pydenoise.checkpoint import load_weights
 from pydenoise.data import Augmented, PairSource
-from pydenoise.data.pairs import Batch, Indices
+from pydenoise.data.pairs import Batch, Indices, scaled
 from pydenoise.inference import denoise
 from pydenoise.nn import Conv2d, ConvTranspose2d as TransposeConv2d, ReLU, Sequential, Sigmoid
 from pydenoise.training import train
@@ -155,8 +155,8 @@ class Model:
 
         Raises
         ------
-        ValueError
-            When the shapes differ or are none of the above.
+        TypeError, ValueError
+            When the pictures or the number of epochs are none of the above.
         TrainingDiverged
             When the loss or a weight is no longer finite.
 
@@ -203,7 +203,7 @@ class Model:
         """
         _check(test_input, "test_input")
         self.network.to(test_input.device)
-        return denoise(self.network, _scaled(test_input)).mul_(255)
+        return denoise(self.network, scaled(test_input)).mul_(255)
 
 
 class _Pairs(PairSource):
@@ -219,7 +219,7 @@ class _Pairs(PairSource):
 
     def batch(self, indices: Indices, epoch: int) -> Batch:
         rows = torch.from_numpy(indices)
-        return _scaled(self._source[rows]), _scaled(self._target[rows])
+        return scaled(self._source[rows]), scaled(self._target[rows])
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "the course's pairs", "pairs": len(self), "shape": list(self.shape)}
@@ -242,10 +242,6 @@ class _Sent(PairSource):
 
     def describe(self) -> dict[str, Any]:
         return self._source.describe()
-
-
-def _scaled(pictures: Tensor) -> Tensor:
-    return pictures.to(torch.float32) / 255
 
 
 def _check(pictures: Tensor, name: str) -> None:

@@ -7,7 +7,7 @@ and `compare` measure a model against clean pictures.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -142,7 +142,7 @@ def evaluate(model: Module, noisy: Tensor, clean: Tensor) -> dict[str, float]:
     }
 
 
-def compare(scenes: Sequence[Scene]) -> dict[str, float]:
+def compare(scenes: Sequence[Scene]) -> dict[str, Any]:
     """Measure noisy and denoised pictures of any sizes against the clean ones.
 
     Parameters
@@ -154,8 +154,8 @@ def compare(scenes: Sequence[Scene]) -> dict[str, float]:
     -------
     dict
         `psnr_noisy`, `psnr_denoised` (dB, means over the pictures), `psnr_noisy_global`,
-        `psnr_denoised_global` (dB of the mean squared error), `ssim_noisy`, `ssim_denoised`, and
-        the number of `pictures`.
+        `psnr_denoised_global` (dB of the mean squared error), `ssim_noisy`, `ssim_denoised` (None
+        where a picture is smaller than SSIM's window of 11 pixels), and the number of `pictures`.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def compare(scenes: Sequence[Scene]) -> dict[str, float]:
     if not scenes:
         raise ValueError("compare: no pictures to measure on")
     noisy, denoised, clean = (list(pictures) for pictures in zip(*scenes, strict=True))
-    measures: dict[str, float] = {}
+    measures: dict[str, Any] = {}
     for name, pictures in (("noisy", noisy), ("denoised", denoised)):
         measures[f"psnr_{name}"] = metrics.psnr_per_image(pictures, clean)
         measures[f"psnr_{name}_global"] = metrics.psnr_global(pictures, clean)
@@ -187,7 +187,9 @@ def _check(model: Module, input: Tensor) -> None:
         )
 
 
-def _mean_ssim(pictures: Sequence[Tensor], cleans: Sequence[Tensor]) -> float:
+def _mean_ssim(pictures: Sequence[Tensor], cleans: Sequence[Tensor]) -> float | None:
+    if any(min(clean.shape[2:]) < metrics.SSIM_WINDOW for clean in cleans):
+        return None
     total = sum(len(p) * metrics.ssim(p, clean) for p, clean in zip(pictures, cleans, strict=True))
     return total / sum(len(clean) for clean in cleans)
 

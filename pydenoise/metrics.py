@@ -15,7 +15,7 @@ from torch import Tensor
 Pictures: TypeAlias = Tensor | Sequence[Tensor]
 
 _FLOOR = 1e-8
-_SSIM_WINDOW = 11
+SSIM_WINDOW = 11
 
 
 def psnr(output: Tensor, target: Tensor, data_range: float) -> float:
@@ -117,10 +117,10 @@ def ssim(output: Tensor, target: Tensor) -> float:
     from skimage.metrics import structural_similarity
 
     _check_pictures("ssim", output, target)
-    if min(output.shape[2:]) < _SSIM_WINDOW:
+    if min(output.shape[2:]) < SSIM_WINDOW:
         raise ValueError(
             f"ssim: pictures have shape {tuple(output.shape)}; "
-            f"expected height and width of at least {_SSIM_WINDOW}"
+            f"expected height and width of at least {SSIM_WINDOW}"
         )
     planes = (_levels(picture).cpu().double().numpy() for picture in (output, target))
     values = [

@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,7 +146,7 @@ def train(
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         For an empty source or an argument outside its range, before anything is trained.
     TrainingDiverged
         When the loss or a weight is no longer finite.
@@ -158,7 +159,7 @@ def train(
     Whatever exception leaves this function, the layers keep nothing of the forward passes under
     way; the weights are then those of the last whole step, not averaged.
     """
-    _check(len(pairs), epochs, batch_size, average, time_limit)
+    _check(len(pairs), epochs, batch_size, optimizer.lr, average, time_limit)
     objective = objective or Noise2Noise()
     schedule = schedule or constant()
     base_lr = optimizer.lr
@@ -202,14 +203,23 @@ def train(
 
 
 def _check(
-    pairs: int, epochs: int, batch_size: int, average: float, time_limit: float | None
+    pairs: int,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    average: float,
+    time_limit: float | None,
 ) -> None:
     if pairs < 1:
         raise ValueError("train: the source of pairs is empty")
+    if not isinstance(epochs, Integral):
+        raise TypeError(f"train: the number of epochs must be a whole number, got {epochs!r}")
     if epochs < 1:
         raise ValueError(f"train: epochs must be at least 1, got {epochs}")
     if batch_size < 1:
         raise ValueError(f"train: batch_size must be at least 1, got {batch_size}")
+    if not math.isfinite(lr):
+        raise ValueError(f"train: the optimizer's lr must be a finite number, got {lr}")
     if not 0 <= average < 1:
         raise ValueError(f"train: average must lie in [0, 1), got {average}")
     if time_limit is not None and time_limit <= 0:

@@ -243,3 +243,8 @@ def test_bad_pairs_are_named(
 ) -> None:
     with pytest.raises(error, match=message):
         ee559.Model().train(first, second, 1)
+
+
+def test_a_number_of_epochs_is_whole() -> None:
+    with pytest.raises(TypeError, match=r"epochs must be a whole number, got 1\.5"):
+        ee559.Model().train(PAIR, PAIR, 1.5)  # type: ignore[arg-type]

@@ -159,3 +159,10 @@ def test_compare_counts_every_picture_alike() -> None:
     assert measures["pictures"] == 2
     with pytest.raises(ValueError, match="no pictures"):
         compare([])
+
+
+def test_compare_leaves_ssim_out_where_its_window_does_not_fit() -> None:
+    small = torch.rand(1, 3, 8, 30)
+    measures = compare([Scene(small, small, small)])
+    assert measures["ssim_noisy"] is measures["ssim_denoised"] is None
+    assert measures["psnr_noisy"] == pytest.approx(80)

@@ -330,6 +330,7 @@ def test_works_with_gradients_switched_off(model: nn.Sequential) -> None:
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"average": 1.0}, r"average must lie in \[0, 1\), got 1.0"),
         ({"average": -0.1}, r"average must lie in \[0, 1\), got -0.1"),
+        ({"optimizer": Watched(nn.Sequential(nn.Conv2d(1, 1, 1)), math.inf)}, "lr must be .* inf"),
         ({"time_limit": 0.0}, "time_limit must be positive, got 0.0"),
         ({"pairs": Scenes(length=0)}, "the source of pairs is empty"),
     ],
@@ -337,9 +338,10 @@ def test_works_with_gradients_switched_off(model: nn.Sequential) -> None:
 def test_bad_arguments_are_named(
     model: nn.Sequential, change: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    arguments: dict[str, Any] = {"epochs": 1, "pairs": Scenes(), "log": tmp_path / "log"} | change
+    arguments: dict[str, Any] = {"epochs": 1, "pairs": Scenes(), "log": tmp_path / "log"}
+    arguments["optimizer"] = optim.SGD(model, 0.1)
     with pytest.raises(ValueError, match=message):
-        train(model, optimizer=optim.SGD(model, 0.1), **arguments)
+        train(model, **arguments | change)
     assert not (tmp_path / "log").exists()
 
 
