@@ -15,6 +15,26 @@ from typing import BinaryIO
 
 
 @contextmanager
+def new_folder(path: Path, *unfinished: str) -> Iterator[None]:
+    """A folder made at once, so that a place one may not write to shows before the work.
+
+    Where the work fails, the files named `unfinished` are removed, and with them a folder that
+    was made here, unless it holds anything else.
+    """
+    is_new = not path.exists()
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for name in unfinished:
+                (path / name).unlink(missing_ok=True)
+            if is_new:
+                path.rmdir()
+        raise
+
+
+@contextmanager
 def new_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[BinaryIO]:
     """A binary file to write to, which appears under `path` when the block ends without error.
 
@@ -43,8 +63,8 @@ def new_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterat
         raise FileExistsError(str(path))
     part = target.parent / f".{secrets.token_hex(8)}.part"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(part, flags, 0o666)
     try:
+        descriptor = os.open(part, flags, 0o666)
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
@@ -54,6 +74,10 @@ def new_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterat
             os.replace(part, target)
         else:
             _move_to_free_name(part, target)
+    except OSError as error:
+        if error.errno is not None:  # from the system, which knows the other name or none
+            error.filename = str(path)
+        raise
     finally:
         with suppress(FileNotFoundError):
             part.unlink()

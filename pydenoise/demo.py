@@ -7,13 +7,13 @@ never a clean picture; two photographs are held back whole to measure on and to 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from pydenoise import data, inference, metrics, models, ops, optim, report
+from pydenoise.atomic import new_folder
 from pydenoise.checkpoint import save_weights
 from pydenoise.training import Record, train
 
@@ -68,12 +68,18 @@ def run(
     ------
     ValueError
         When the noise cannot be read.
-    FileExistsError
-        When the folder exists and nothing may be replaced.
+    FileExistsError, NotADirectoryError
+        When the folder exists and nothing may be replaced, or is a file.
     TrainingDiverged
         When training fails.
     """
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder}: is a file; name a folder")
+    if folder.exists() and not overwrite:
+        raise FileExistsError(
+            f"{folder}: exists; name another folder with --out, or pass --overwrite"
+        )
     noise_model = data.parse(noise)
     photographs = data.sample_photographs()
     seen = [picture for name, picture in photographs.items() if name not in HELD_BACK]
@@ -81,7 +87,7 @@ def run(
     pairs = data.NoisyCrops(seen, noise_model, CROP, length=CROPS_PER_EPOCH, seed=seed)
     validation = data.validation_crops(held_back, noise_model, VALIDATION_CROPS, CROP, seed)
     model = models.autoencoder(seed=seed)
-    with _folder(folder, overwrite):
+    with new_folder(folder):
         result = train(
             model,
             pairs,
@@ -121,23 +127,6 @@ def run(
         **ops.running(),
         "files": [str(path) for path in files],
     }
-
-
-@contextmanager
-def _folder(folder: Path, overwrite: bool) -> Iterator[None]:
-    """Made at once, so that a place one may not write to shows before the work, and gone again
-    where the work fails before the first file."""
-    if folder.exists() and not overwrite:
-        raise FileExistsError(
-            f"{folder}: exists; name another folder with --out, or pass --overwrite"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError):
-            folder.rmdir()
-        raise
 
 
 def _before_after(path: Path, scene: inference.Scene, overwrite: bool) -> None:

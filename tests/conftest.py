@@ -15,6 +15,7 @@ import pytest
 import torch
 from cases import Operands
 from hypothesis import HealthCheck, settings
+from terminal import course_file, folder, run, weights  # noqa: F401 (fixtures)
 from torch import Tensor
 
 from pydenoise import ops

@@ -12,92 +12,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from terminal import QUICK, listing, picture
 
-from pydenoise import models
-from pydenoise.checkpoint import load_weights, save_weights
-from pydenoise.cli import main
+from pydenoise.checkpoint import load_weights
 from pydenoise.data import read, write
 
 ROOT = Path(__file__).resolve().parent.parent
-QUICK = ["--channels", "4,6", "--epochs", "2", "--pairs-count", "24", "--crop", "16"]
-
-
-class Ended:
-    """What a command line left: exit code, stdout, stderr."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    def json(self) -> dict[str, Any]:
-        assert self.code == 0, self.err
-        assert self.out.count("\n") == 1
-        result: dict[str, Any] = json.loads(self.out)
-        return result
-
-    def refusal(self, *words: object) -> str:
-        """The one line on stderr of a refusal, which names all of the words."""
-        assert self.code == 2, self.err
-        assert self.out == ""
-        assert self.err.count("\n") == 1, self.err
-        missing = [word for word in map(str, words) if word not in self.err]
-        assert not missing, (missing, self.err)
-        return self.err
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Any:
-    def command(*words: object) -> Ended:
-        try:
-            code = main([str(word) for word in words])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        captured = capsys.readouterr()
-        return Ended(code, captured.out, captured.err)
-
-    return command
-
-
-def picture(seed: int = 0, height: int = 40, width: int = 50, layers: int = 3) -> np.ndarray:
-    y, x = np.mgrid[:height, :width]
-    waves = [np.sin(x / (3 + seed + layer)) * np.cos(y / (4 + layer)) for layer in range(layers)]
-    return (127 + 120 * np.stack(waves, axis=2)).astype(np.uint8)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Three colour pictures of several sizes and a text."""
-    (tmp_path / "photos").mkdir()
-    for index in range(3):
-        write(tmp_path / "photos" / f"{index}.png", picture(index, 40 + index))
-    (tmp_path / "photos" / "notes.txt").write_text("notes")
-    return tmp_path / "photos"
-
-
-@pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    path = tmp_path / "w.safetensors"
-    save_weights(path, models.autoencoder((4, 6), seed=0))
-    return path
-
-
-@pytest.fixture
-def course_file(tmp_path: Path) -> Path:
-    (tmp_path / "course").mkdir()
-    first, second = torch.randint(256, (2, 20, 3, 16, 16), dtype=torch.uint8)
-    torch.save((first, second), tmp_path / "course" / "train_data.pkl")
-    torch.save((first[:5], second[:5]), tmp_path / "course" / "val_data.pkl")
-    return tmp_path / "course" / "train_data.pkl"
-
-
-def listing(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 # --- help and manners ---------------------------------------------------------------------------
@@ -140,18 +62,66 @@ def test_module_runs_as_the_command() -> None:
         ["train", "data.pkl", "--out", "run", "--noise", "gauss:25"],
         ["eval", "data.pkl", "-m", "w.safetensors", "--noise", "gauss:25"],
         ["train", "photos", "--out", "run", "--channels", "many", "--noise", "gauss:25"],
+        ["bench", "--slow"],
     ],
 )
 def test_bad_usage_is_2(run: Any, words: list[str]) -> None:
     ended = run(*words)
-    assert ended.code == 2
-    assert ended.out == ""
-    assert ended.err
+    ended.refusal("error: ", "--help shows how)")
 
 
 def test_info(run: Any) -> None:
     assert "reference" in run("info").out
-    assert run("info", "--json").json()["backends"]["reference"] is None
+    result = run("info", "--json").json()
+    assert result["backends"]["reference"] is None
+    assert set(result["backends"]) == {"reference", "cpu", "cuda"}
+    assert result["backend"] in ("reference", "cpu")
+    assert (result["isa"] is None) == (result["backend"] == "reference")
+    assert result["algorithm"] in ("auto", "im2col", "implicit")
+    assert result["threads"] >= 1
+    assert result["version"] in run("--version").out
+
+
+@pytest.mark.parametrize(("words", "is_quick"), [([], 1), (["--quick"], 1), (["--full"], 0)])
+def test_bench_is_quick_unless_full(
+    run: Any, monkeypatch: pytest.MonkeyPatch, words: list[str], is_quick: bool
+) -> None:
+    def measured(quick: bool, progress: object) -> dict[str, bool]:
+        return {"quick": quick}
+
+    monkeypatch.setattr("pydenoise.benchmark.run", measured)
+    assert run("bench", "--json", *words).json() == {"quick": bool(is_quick)}
+
+
+def test_no_command_is_a_question(run: Any) -> None:
+    ended = run()
+    assert ended.code == 0
+    assert "denoise" in ended.out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_a_full_disk_behind_stdout_is_1() -> None:
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "pydenoise", "info"], stdout=full, stderr=-1, text=True, cwd=ROOT
+        )
+    assert result.returncode == 1
+    assert result.stderr == "error: writing the result: No space left on device\n"
+
+
+def test_errors_of_the_system_name_the_path(
+    run: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("train", folder, "--noise", "gauss:25", *QUICK, "--out")
+    ended = run(*words, folder / "notes.txt" / "run")
+    assert ended.code == 2
+    assert ended.err.endswith(f"{folder / 'notes.txt' / 'run'}: Not a directory\n")
+
+    def refused(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    assert "run: Permission denied\n" in run(*words, folder.parent / "run").err
 
 
 def test_traceback_only_with_debug(run: Any, tmp_path: Path, weights: Path) -> None:
@@ -190,7 +160,9 @@ def test_interrupt_is_130(tmp_path: Path, folder: Path) -> None:
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err.decode()
     assert out == b""
+    assert err.endswith(b"\ninterrupted\n")
     assert b"Traceback" not in err
+    assert not (tmp_path / "run").exists(), "what has no weights blocks no second try"
 
 
 # --- train --------------------------------------------------------------------------------------
@@ -276,7 +248,14 @@ def test_diverged_is_1(run: Any, tmp_path: Path, folder: Path) -> None:
     ended = run(*words, "--optimizer", "sgd", "--lr", "1e38")
     assert ended.code == 1
     assert ended.err.splitlines()[-1].startswith("error: training diverged")
-    assert not (tmp_path / "run" / "model.safetensors").exists()
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    assert run(*words, "--optimizer", "sgd", "--lr", "1e38").code == 1
+    assert list((tmp_path / "run").iterdir()) == [], "a folder of the user's stays, and is free"
+    for rate in ("inf", "nan"):
+        ended = run(*words, "--lr", rate)
+        assert ended.code == 2
+        assert "lr" in ended.err.splitlines()[-1]
 
 
 def test_train_refuses_bad_material(
@@ -300,95 +279,8 @@ def test_train_refuses_bad_material(
     other.mkdir()
     write(other / "elsewhere.png", picture())
     run("train", "--pairs", folder, other, "--out", out).refusal(other, "matching names")
+    write(other / "tiny.png", picture(height=5, width=5))
+    ended = run("train", other, "--noise", "gauss:25", "--out", out)
+    ended.refusal(other / "tiny.png", "5x5", "32x32")
     run("train", course_file, "--out", course_file).refusal(course_file)
     assert not out.exists()
-
-
-# --- denoise ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("layers", [1, 2, 3, 4])
-def test_denoise_beside_the_picture(run: Any, tmp_path: Path, weights: Path, layers: int) -> None:
-    photo = tmp_path / "photo.png"
-    write(photo, picture(height=13, width=7, layers=layers))
-    before = photo.read_bytes()
-    ended = run("denoise", photo, "-m", weights)
-    assert ended.code == 0, ended.err
-    assert ended.out.strip() == str(tmp_path / "photo_denoised.png")
-    assert read(tmp_path / "photo_denoised.png").shape == read(photo).shape
-    assert photo.read_bytes() == before
-
-
-def test_denoise_to_a_file_and_to_a_folder(
-    run: Any, tmp_path: Path, folder: Path, weights: Path
-) -> None:
-    one = folder / "0.png"
-    assert run("denoise", one, "-o", tmp_path / "x.jpg", "-m", weights).code == 0
-    assert read(tmp_path / "x.jpg").shape == read(one).shape
-    several = run("denoise", one, folder / "1.png", "-o", tmp_path / "several", "-m", weights)
-    assert several.code == 0, several.err
-    assert sorted(listing(tmp_path / "several")) == ["0.png", "1.png"]
-    result = run("denoise", folder, "-o", tmp_path / "all", "-m", weights, "--json").json()
-    assert result["outputs"] == [str(tmp_path / "all" / f"{i}.png") for i in range(3)]
-
-
-def test_denoise_never_overwrites(run: Any, tmp_path: Path, folder: Path, weights: Path) -> None:
-    photo = folder / "0.png"
-    before = listing(tmp_path)
-    run("denoise", photo, "-o", photo, "-m", weights, "--overwrite").refusal(photo)
-    run("denoise", folder, "-o", folder, "-m", weights, "--overwrite").refusal(photo)
-    run("denoise", photo, "-o", folder / "1.png", "-m", weights).refusal("--overwrite")
-    twin = tmp_path / "0.png"
-    write(twin, picture())
-    before["0.png"] = twin.read_bytes()
-    run("denoise", photo, twin, "-o", tmp_path / "new", "-m", weights).refusal(twin, photo)
-    run("denoise", folder, "-o", photo, "-m", weights).refusal(photo, "name a folder")
-    assert listing(tmp_path) == before
-    assert run("denoise", photo, "-o", folder / "1.png", "-m", weights, "--overwrite").code == 0
-
-
-def test_denoise_writes_nothing_when_an_input_is_bad(
-    run: Any, tmp_path: Path, folder: Path, weights: Path
-) -> None:
-    text = tmp_path / "text.png"
-    text.write_text("no picture")
-    before = listing(tmp_path)
-    run("denoise", folder / "0.png", text, "-o", tmp_path / "new", "-m", weights).refusal(text)
-    run("denoise", tmp_path / "gone.png", "-m", weights).refusal("gone.png", "no such file")
-    run("denoise", folder / "0.png", "-m", tmp_path / "gone").refusal(tmp_path / "gone")
-    run("denoise", folder / "0.png", "-m", text).refusal(text)
-    run("denoise", folder / "0.png", "-o", tmp_path / "x.gif", "-m", weights).refusal("x.gif")
-    assert listing(tmp_path) == before
-
-
-# --- eval ---------------------------------------------------------------------------------------
-
-
-def test_eval_on_a_folder(run: Any, folder: Path, weights: Path) -> None:
-    words = ("eval", folder, "--noise", "gauss:25", "-m", weights, "--seed", "2")
-    result = run(*words, "--json").json()
-    assert result["pictures"] == 3
-    assert 19 < result["psnr_noisy"] < 22
-    again = run(*words, "--json").json()
-    assert again["psnr_denoised"] == result["psnr_denoised"]
-    table = run(*words).out
-    for figure in ("psnr_noisy", "psnr_denoised", "psnr_noisy_global", "psnr_denoised_global"):
-        assert f"{result[figure]:.2f} dB" in table
-    assert f"{result['ssim_denoised']:.4f}" in table
-
-
-def test_eval_against_clean_pictures(
-    run: Any, tmp_path: Path, folder: Path, course_file: Path, weights: Path
-) -> None:
-    result = run("eval", "--pairs", folder, folder, "-m", weights, "--json").json()
-    assert result["psnr_noisy"] == pytest.approx(80)
-    result = run("eval", course_file, "-m", weights, "--json").json()
-    assert result["pictures"] == 20
-    run("eval", folder, "-m", tmp_path / "gone", "--noise", "gauss:25").refusal("gone")
-    assert "--noise" in run("eval", folder, "-m", weights).err
-    (tmp_path / "clean").mkdir()
-    write(tmp_path / "clean" / "0.png", picture())
-    run("eval", "--pairs", folder, tmp_path / "clean", "-m", weights).refusal("names differ")
-    for index in range(3):
-        write(tmp_path / "clean" / f"{index}.png", picture(index), overwrite=True)
-    run("eval", "--pairs", folder, tmp_path / "clean", "-m", weights).refusal("one size")

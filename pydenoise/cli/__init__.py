@@ -12,14 +12,15 @@ from typing import Annotated
 import typer
 
 from pydenoise.cli import bench, demo, denoise, evaluate, info, train
-from pydenoise.cli.console import failure, package_version
+from pydenoise.cli.console import BAD_USAGE, failure, package_version, say
 
 __all__ = ["main"]
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="pydenoise",
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -52,7 +53,7 @@ def options(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command line; the exit code, unless the command leaves by SystemExit.
+    """Run a command line.
 
     Parameters
     ----------
@@ -62,16 +63,21 @@ def main(arguments: list[str] | None = None) -> int:
     Returns
     -------
     int
-        1 failed, 2 bad input; commands that are done leave by SystemExit.
+        The exit code: 0 done, 1 failed, 2 bad usage or bad input, 130 interrupted.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     debug = "--debug" in words
     if debug:
         words = ["--debug", *(word for word in words if word != "--debug")]
     try:
-        app(args=words, prog_name="pydenoise")
+        code = app(args=words or ["--help"], prog_name="pydenoise", standalone_mode=False) or 0
+        sys.stdout.flush()
+    except BAD_USAGE as error:
+        return failure(error)
     except Exception as error:
         if debug:
             raise
         return failure(error)
-    return 0
+    if code == INTERRUPTED:
+        say("interrupted")
+    return int(code)

@@ -10,9 +10,10 @@ from pydenoise.cli.console import Json, print_json, say
 
 
 def bench(
-    full: Annotated[
-        bool, typer.Option("--full", help="Longer turns and more of them: several minutes.")
-    ] = False,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick/--full", help="Short turns; or longer and more: several minutes."),
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Check every kernel against torch, then time both, on this machine."""
@@ -20,7 +21,7 @@ def bench(
 
     from pydenoise import benchmark
 
-    report = benchmark.run(quick=not full, progress=lambda name: say(f"timing {name}"))
+    report = benchmark.run(quick=quick, progress=lambda name: say(f"timing {name}"))
     if as_json:
         print_json(report)
         return

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +22,11 @@ Weights = Annotated[
 ]
 NOISE_FORMS = "gauss:25, gauss:0-50, poisson:30 or point:8"
 
+# What the parser raises, an exception of click, which typer may bring along under its own name.
+BAD_USAGE: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
 _BAD_INPUT = (
+    BAD_USAGE,
     ValueError,
     FileExistsError,
     FileNotFoundError,
@@ -44,14 +50,26 @@ def failure(error: Exception) -> int:
     """Say on one line what went wrong; returns the exit code: 2 for bad input, 1 for the rest."""
     is_bad_input = isinstance(error, _BAD_INPUT)
     text = " ".join(str(error).split())
-    if isinstance(error, FileExistsError):
+    if isinstance(error, BAD_USAGE):
+        context = getattr(error, "ctx", None)
+        cure = f" ({context.command_path} --help shows how)" if context else ""
+        text = " ".join(error.format_message().split()) + cure
+    elif isinstance(error, FileExistsError):
         text = text if ";" in text else f"{error.filename or text}: exists; pass --overwrite"
-    elif isinstance(error, OSError) and error.filename:
-        text = f"{error.filename}: {error.strerror}"
+    elif isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename or 'writing the result'}: {error.strerror}"
+        if not error.filename:
+            _give_up_stdout()
     elif not is_bad_input and type(error).__module__ == "builtins":
         text = f"{type(error).__name__}: {text} (--debug shows where)"
     say(f"error: {text}")
     return 2 if is_bad_input else 1
+
+
+def _give_up_stdout() -> None:
+    """What could not be written is not tried again, and complained of again, when we leave."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(text: str) -> None:
@@ -88,7 +106,7 @@ def print_measures(title: str, measures: Mapping[str, Any]) -> None:
         ("PSNR, global", "psnr_{}_global", "{:.2f} dB"),
         ("SSIM", "ssim_{}", "{:.4f}"),
     ):
-        if key.format("noisy") in measures:
+        if measures.get(key.format("noisy")) is not None:
             noisy, denoised = (measures[key.format(side)] for side in ("noisy", "denoised"))
             gain = form.replace(":", ":+").format(denoised - noisy)
             rows.append([name, form.format(noisy), form.format(denoised), gain])

@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from pydenoise.cli.console import Json, Overwrite, Weights, print_json
-from pydenoise.cli.sources import note_skipped
+from pydenoise.cli.sources import network, note_skipped
+
+RESULT = "_denoised"
 
 
 def denoise(
@@ -30,25 +32,26 @@ def denoise(
     as_json: Json = False,
 ) -> None:
     """Take the noise out of pictures of any size."""
-    sources, skipped = _pictures(inputs)
+    sources, skipped, results = _pictures(inputs, leave_results=out is None)
     is_one_file = len(inputs) == 1 and inputs[0] == sources[0]
     plan = list(zip(sources, _destinations(sources, out, is_one_file), strict=True))
     _refuse_clashes(plan, overwrite)
 
-    from pydenoise.checkpoint import load_weights
     from pydenoise.data import images
     from pydenoise.inference import denoise_picture
 
-    network, _ = load_weights(model)
-    for source in sources:
-        images.read(source)  # every picture is known to be good before the first is written
+    trained = network(model)
+    for source, destination in plan:  # all is known to be good before the first is written
+        picture = images.read(source)
+        images.format_for(destination, picture.shape[2] if picture.ndim == 3 else 1)
     note_skipped(skipped)
+    note_skipped(results, "earlier result")
     began = time.perf_counter()
     pixels = 0
     for source, destination in plan:
         picture = images.read(source)
         pixels += picture.shape[0] * picture.shape[1]
-        denoised = denoise_picture(network, picture)
+        denoised = denoise_picture(trained, picture)
         destination.parent.mkdir(parents=True, exist_ok=True)
         images.write(destination, denoised, overwrite=overwrite)
         if not as_json:
@@ -64,44 +67,57 @@ def denoise(
         )
 
 
-def _pictures(inputs: list[Path]) -> tuple[list[Path], list[Path]]:
-    """The picture files named, folders opened; and the files of those folders that are none."""
+def _pictures(inputs: list[Path], leave_results: bool) -> tuple[list[Path], list[Path], list[Path]]:
+    """The picture files named, folders opened; those folders' other files; what an earlier call
+    wrote into them beside its pictures, if that is to be left out."""
     from pydenoise.data import images
 
     sources: list[Path] = []
     skipped: list[Path] = []
+    results: list[Path] = []
     for path in inputs:
         if path.is_dir():
             pictures, others = images.list_pictures(path)
-            sources += pictures
+            for picture in pictures:
+                is_left_out = leave_results and picture.stem.endswith(RESULT)
+                (results if is_left_out else sources).append(picture)
             skipped += others
         elif path.is_file():
             sources.append(path)
         else:
             raise FileNotFoundError(f"{path}: no such file or folder; check the name")
-    return sources, skipped
+    if not sources:
+        raise ValueError(f"{inputs[0]}: holds nothing but results (*{RESULT}); expected pictures")
+    return sources, skipped, results
 
 
 def _destinations(sources: list[Path], out: Path | None, is_one_file: bool) -> list[Path]:
     if out is None:
-        return [source.with_name(f"{source.stem}_denoised.png") for source in sources]
+        return [source.with_name(f"{source.stem}{RESULT}.png") for source in sources]
     if is_one_file and not out.is_dir():
         return [out]
-    if out.exists() and not out.is_dir():
-        raise NotADirectoryError(f"{out}: is a file; name a folder for several pictures")
     return [out / f"{source.stem}.png" for source in sources]
 
 
 def _refuse_clashes(plan: list[tuple[Path, Path]], overwrite: bool) -> None:
-    """Before any work: no output may hit an input, another output, or an existing file."""
-    taken = {source.resolve(): source for source, _ in plan}
+    """Before any work: no output may hit an input, another output, a file, or lie in a file."""
+    inputs = {source.resolve() for source, _ in plan}
+    outputs: dict[Path, Path] = {}
     for source, destination in plan:
         place = destination.resolve()
-        if place in taken:
+        if place in inputs:
+            which = "the input" if place == source.resolve() else "one of the inputs"
+            raise ValueError(f"{destination}: is {which}; choose another output")
+        if place in outputs:
             raise ValueError(
-                f"{destination}: would be written for {source} over {taken[place]}; "
-                "choose another output"
+                f"{destination}: would be written for both {outputs[place]} and {source}; "
+                "denoise them one by one"
             )
-        taken[place] = source
+        outputs[place] = source
+        for above in destination.parents:
+            if above.exists() and not above.is_dir():
+                raise NotADirectoryError(f"{above}: is a file; name a folder")
+        if destination.is_dir():
+            raise IsADirectoryError(f"{destination}: is a folder; name a file")
         if destination.exists() and not overwrite:
             raise FileExistsError(f"{destination}: exists; choose another name or pass --overwrite")

@@ -12,10 +12,18 @@ def info(as_json: Json = False) -> None:
     import pydenoise
 
     if as_json:
+        import torch
+
+        from pydenoise import ops
+        from pydenoise.ops._backend import current_algorithm
+
         print_json(
             {
                 "version": pydenoise.__version__,
-                "backends": pydenoise.backends(),
+                **ops.running(),
+                "algorithm": current_algorithm(),
+                "threads": torch.get_num_threads(),
+                "backends": ops.backends(),
                 "config": pydenoise.show_config(),
             }
         )

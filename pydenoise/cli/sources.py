@@ -1,4 +1,4 @@
-"""What `pydenoise train` learns from: pictures with noise to add, captures, the course file."""
+"""What the commands work on: pictures with noise to add, captures, the course file, weights."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pydenoise.data import PairSource
+    from pydenoise.nn import Module
 
 VALIDATION_CROPS = 512
 
@@ -28,7 +29,7 @@ def captures(a: Path, b: Path, *, crop: int, count: int | None, seed: int) -> Ma
     """Two captures of every scene: no clean picture exists, so nothing is measured."""
     from pydenoise.data import FolderPairs
 
-    pairs = FolderPairs(a, b, crop, seed, count)
+    pairs = FolderPairs(a, b, crop, count, seed)
     note_skipped(pairs.skipped)
     return Material(pairs, None)
 
@@ -68,7 +69,7 @@ def photographs(
     if noise is None:
         raise typer.BadParameter(f"a folder of pictures needs --noise: {NOISE_FORMS}")
     model = parse(noise)
-    pictures, _, skipped = read_folder(folder)
+    pictures, _, skipped = read_folder(folder, model.source_size(crop))
     note_skipped(skipped)
     kept = len(pictures) // 10 if hold_out is None else hold_out
     if kept >= len(pictures):
@@ -84,8 +85,21 @@ def photographs(
     return Material(pairs, validation_crops(held_out, model, VALIDATION_CROPS, crop, seed))
 
 
-def note_skipped(skipped: list[Path]) -> None:
-    """Say on stderr that a folder holds other files, and name the first."""
+def network(weights: Path) -> Module:
+    """A trained network that takes pictures on the scale on which all commands hand them in."""
+    from pydenoise.checkpoint import WeightsError, load_weights
+
+    model, header = load_weights(weights)
+    if header["value_range"] != (0.0, 1.0):
+        raise WeightsError(
+            f"{weights}: takes values from {header['value_range'][0]:g} to "
+            f"{header['value_range'][1]:g}; expected weights for 0 to 1"
+        )
+    return model
+
+
+def note_skipped(skipped: list[Path], kind: str = "other file") -> None:
+    """Say on stderr what else a folder holds, and name the first."""
     if skipped:
-        files = "file" if len(skipped) == 1 else "files"
-        say(f"skipped {len(skipped)} other {files}: {skipped[0]}{' ...' if skipped[1:] else ''}")
+        kind += "s" if skipped[1:] else ""
+        say(f"skipped {len(skipped)} {kind}: {skipped[0]}{' ...' if skipped[1:] else ''}")

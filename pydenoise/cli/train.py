@@ -107,6 +107,7 @@ def train(
     widths = _whole_numbers(channels)
 
     from pydenoise import metrics, models, report, training
+    from pydenoise.atomic import new_folder
     from pydenoise.checkpoint import save_weights
     from pydenoise.data import Augmented
 
@@ -126,8 +127,8 @@ def train(
     rule = _optimizer(optimizer, model, lr, momentum)
     if measured_on is None:
         say("no clean pictures to measure on: the log holds the loss alone")
-    _make_room(out)
-    with watching("training") as progress:
+    with new_folder(out, LOG), watching("training") as progress:
+        (out / LOG).unlink(missing_ok=True)  # of an earlier run, which a new one must not continue
         result = training.train(
             model,
             source,
@@ -141,10 +142,10 @@ def train(
             log=out / LOG,
             progress=progress,
         )
+        trained_on = json.dumps(source.describe())
+        save_weights(out / WEIGHTS, model, trained_on=trained_on, overwrite=overwrite)
     noisy = metrics.psnr_per_image(*measured_on) if measured_on else None
     noisy_global = metrics.psnr_global(*measured_on) if measured_on else None
-    trained_on = json.dumps(source.describe())
-    save_weights(out / WEIGHTS, model, trained_on=trained_on, overwrite=overwrite)
     report.learning_curve(out / CURVE, result.history, noisy_psnr=noisy, overwrite=overwrite)
     summary = {
         "psnr_noisy": noisy,
@@ -170,12 +171,6 @@ def _refuse_filled(out: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{out}: holds files; name another folder or pass --overwrite")
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"{out}: is a file; name a folder for the result")
-
-
-def _make_room(out: Path) -> None:
-    """The folder, without the log of an earlier run: a new one must not continue it."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / LOG).unlink(missing_ok=True)
 
 
 def _whole_numbers(text: str) -> list[int]:
