@@ -15,13 +15,12 @@ def info(as_json: Json = False) -> None:
         import torch
 
         from pydenoise import ops
-        from pydenoise.ops._backend import current_algorithm
 
         print_json(
             {
                 "version": pydenoise.__version__,
                 **ops.running(),
-                "algorithm": current_algorithm(),
+                "algorithm": ops.current_algorithm(),
                 "threads": torch.get_num_threads(),
                 "backends": ops.backends(),
                 "config": pydenoise.show_config(),

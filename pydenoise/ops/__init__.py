@@ -6,7 +6,14 @@ Names and argument orders are torch's.
 
 from __future__ import annotations
 
-from ._backend import backends, running, show_config, use_algorithm, use_backend
+from ._backend import (
+    backends,
+    current_algorithm,
+    running,
+    show_config,
+    use_algorithm,
+    use_backend,
+)
 from ._columns import col2im, im2col
 from ._conv import (
     conv2d,
@@ -49,6 +56,7 @@ __all__ = [
     "conv2d_grad_input",
     "conv2d_grad_weight",
     "conv_transpose2d",
+    "current_algorithm",
     "im2col",
     "l1_loss",
     "l1_loss_backward",
