@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pydenoise.atomic import new_file
+from pydenoise.atomic import new_file, new_folder
 
 
 def test_the_file_appears_at_the_end_of_the_block(tmp_path: Path) -> None:
@@ -91,3 +91,38 @@ def test_a_symbolic_link_keeps_pointing(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), new_file(tmp_path / "none" / "f"):
         pytest.fail("the block ran")
+
+
+def test_an_error_of_the_system_names_the_file_that_was_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as caught, new_file(tmp_path / "f"):
+        pass
+    assert caught.value.filename == str(tmp_path / "f")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_folder_of_failed_work_is_gone_with_what_was_unfinished(
+    tmp_path: Path, is_there: bool, error: type[BaseException]
+) -> None:
+    folder = tmp_path / "run"
+    if is_there:
+        folder.mkdir()
+    with pytest.raises(error), new_folder(folder, "log"):
+        (folder / "log").touch()
+        raise error
+    assert folder.exists() == is_there
+    assert not (folder / "log").exists()
+    with pytest.raises(error), new_folder(folder, "log"):
+        (folder / "precious").touch()
+        raise error
+    assert [path.name for path in folder.iterdir()] == ["precious"]
+    with new_folder(folder, "log"):
+        (folder / "log").touch()
+    assert (folder / "log").exists()

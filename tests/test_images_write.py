@@ -103,7 +103,7 @@ def test_other_files_among_the_pictures_are_skipped_and_listed(tmp_path: Path) -
 
 
 def test_folders_without_pictures_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"holds no picture but nothing; expected .png, .jpg"):
+    with pytest.raises(ImageError, match=r"is empty; expected pictures \(.png, .jpg"):
         list_pictures(tmp_path)
     (tmp_path / "notes.txt").write_text("words")
     (tmp_path / "train").mkdir()
