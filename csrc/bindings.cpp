@@ -245,58 +245,48 @@ void conv2d_grad_bias(bool is_double, Memory grad_bias, Memory grad_output, bool
   });
 }
 
-void relu(bool is_double, Memory out, Memory input) {
+void add_bias(bool is_double, Memory image, bool image_last, Memory bias, const Sizes4& sizes) {
   run(is_double, [&](auto zero) {
     using T = decltype(zero);
-    const int64_t n = count_of<T>(out);
-    cpu::relu(elements<T>(out, n, "out"), elements<const T>(input, n, "input"), n);
+    const auto [batch, channels, height, width] = sizes;
+    T* to = elements<T>(image, product({batch, channels, height, width}), "image");
+    const T* b = elements<const T>(bias, channels, "bias");
+    cpu::add_bias(cpu::dense_image(to, channels, height, width, image_last), b, batch, channels,
+                  height, width);
   });
 }
 
-void relu_backward(bool is_double, Memory out, Memory grad_output, Memory output) {
+// out from one input, or from two, elementwise: kernel(out, inputs..., count).
+template <class Kernel>
+void unary(bool is_double, Memory out, Memory input, const Kernel& kernel) {
   run(is_double, [&](auto zero) {
     using T = decltype(zero);
     const int64_t n = count_of<T>(out);
-    cpu::relu_backward(elements<T>(out, n, "out"), elements<const T>(grad_output, n, "grad_output"),
-                       elements<const T>(output, n, "output"), n);
+    kernel(elements<T>(out, n, "out"), elements<const T>(input, n, "input"), n);
+  });
+}
+
+template <class Kernel>
+void binary(bool is_double, Memory out, Memory first, Memory second, const Kernel& kernel) {
+  run(is_double, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t n = count_of<T>(out);
+    kernel(elements<T>(out, n, "out"), elements<const T>(first, n, "first input"),
+           elements<const T>(second, n, "second input"), n);
   });
 }
 
 void leaky_relu(bool is_double, Memory out, Memory input, double negative_slope) {
-  run(is_double, [&](auto zero) {
-    using T = decltype(zero);
-    const int64_t n = count_of<T>(out);
-    cpu::leaky_relu(elements<T>(out, n, "out"), elements<const T>(input, n, "input"),
-                    static_cast<T>(negative_slope), n);
+  unary(is_double, out, input, [=](auto* to, auto* x, int64_t n) {
+    cpu::leaky_relu(to, x, static_cast<std::remove_pointer_t<decltype(to)>>(negative_slope), n);
   });
 }
 
 void leaky_relu_backward(bool is_double, Memory out, Memory grad_output, Memory input,
                          double negative_slope) {
-  run(is_double, [&](auto zero) {
-    using T = decltype(zero);
-    const int64_t n = count_of<T>(out);
-    cpu::leaky_relu_backward(
-        elements<T>(out, n, "out"), elements<const T>(grad_output, n, "grad_output"),
-        elements<const T>(input, n, "input"), static_cast<T>(negative_slope), n);
-  });
-}
-
-void sigmoid(bool is_double, Memory out, Memory input) {
-  run(is_double, [&](auto zero) {
-    using T = decltype(zero);
-    const int64_t n = count_of<T>(out);
-    cpu::sigmoid(elements<T>(out, n, "out"), elements<const T>(input, n, "input"), n);
-  });
-}
-
-void sigmoid_backward(bool is_double, Memory out, Memory grad_output, Memory output) {
-  run(is_double, [&](auto zero) {
-    using T = decltype(zero);
-    const int64_t n = count_of<T>(out);
-    cpu::sigmoid_backward(elements<T>(out, n, "out"),
-                          elements<const T>(grad_output, n, "grad_output"),
-                          elements<const T>(output, n, "output"), n);
+  binary(is_double, out, grad_output, input, [=](auto* to, auto* gz, auto* x, int64_t n) {
+    cpu::leaky_relu_backward(to, gz, x,
+                             static_cast<std::remove_pointer_t<decltype(to)>>(negative_slope), n);
   });
 }
 
@@ -311,22 +301,6 @@ double mean_loss(bool is_double, Memory input, Memory target) {
     const T* y = elements<const T>(input, n, "input");
     const T* t = elements<const T>(target, n, "target");
     return loss == Loss::kMse ? cpu::mse_loss(y, t, n) : cpu::l1_loss(y, t, n);
-  });
-}
-
-template <Loss loss>
-void mean_loss_backward(bool is_double, Memory out, Memory input, Memory target) {
-  run(is_double, [&](auto zero) {
-    using T = decltype(zero);
-    const int64_t n = count_of<T>(out);
-    T* gradient = elements<T>(out, n, "out");
-    const T* y = elements<const T>(input, n, "input");
-    const T* t = elements<const T>(target, n, "target");
-    if (loss == Loss::kMse) {
-      cpu::mse_loss_backward(gradient, y, t, n);
-    } else {
-      cpu::l1_loss_backward(gradient, y, t, n);
-    }
   });
 }
 
@@ -376,16 +350,33 @@ PYBIND11_MODULE(_C, m) {
   m.def("conv2d_grad_input", &conv2d_grad_input);
   m.def("conv2d_grad_weight", &conv2d_grad_weight);
   m.def("conv2d_grad_bias", &conv2d_grad_bias);
-  m.def("relu", &relu);
-  m.def("relu_backward", &relu_backward);
+  m.def("add_bias", &add_bias);
+  m.def("relu", [](bool is_double, Memory out, Memory input) {
+    unary(is_double, out, input, [](auto* to, auto* x, int64_t n) { cpu::relu(to, x, n); });
+  });
+  m.def("relu_backward", [](bool is_double, Memory out, Memory first, Memory second) {
+    binary(is_double, out, first, second,
+           [](auto* to, auto* x, auto* y, int64_t n) { cpu::relu_backward(to, x, y, n); });
+  });
   m.def("leaky_relu", &leaky_relu);
   m.def("leaky_relu_backward", &leaky_relu_backward);
-  m.def("sigmoid", &sigmoid);
-  m.def("sigmoid_backward", &sigmoid_backward);
+  m.def("sigmoid", [](bool is_double, Memory out, Memory input) {
+    unary(is_double, out, input, [](auto* to, auto* x, int64_t n) { cpu::sigmoid(to, x, n); });
+  });
+  m.def("sigmoid_backward", [](bool is_double, Memory out, Memory first, Memory second) {
+    binary(is_double, out, first, second,
+           [](auto* to, auto* x, auto* y, int64_t n) { cpu::sigmoid_backward(to, x, y, n); });
+  });
   m.def("mse_loss", &mean_loss<Loss::kMse>);
   m.def("l1_loss", &mean_loss<Loss::kL1>);
-  m.def("mse_loss_backward", &mean_loss_backward<Loss::kMse>);
-  m.def("l1_loss_backward", &mean_loss_backward<Loss::kL1>);
+  m.def("mse_loss_backward", [](bool is_double, Memory out, Memory first, Memory second) {
+    binary(is_double, out, first, second,
+           [](auto* to, auto* x, auto* y, int64_t n) { cpu::mse_loss_backward(to, x, y, n); });
+  });
+  m.def("l1_loss_backward", [](bool is_double, Memory out, Memory first, Memory second) {
+    binary(is_double, out, first, second,
+           [](auto* to, auto* x, auto* y, int64_t n) { cpu::l1_loss_backward(to, x, y, n); });
+  });
   m.def("sgd_step", &sgd_step);
   m.def("adam_step", &adam_step);
 }

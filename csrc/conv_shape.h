@@ -35,7 +35,6 @@ struct ConvShape {
   PYDENOISE_HOST_DEVICE int64_t taps() const { return kernel_h * kernel_w; }
   PYDENOISE_HOST_DEVICE int64_t group_in_channels() const { return in_channels / groups; }
   PYDENOISE_HOST_DEVICE int64_t group_out_channels() const { return out_channels / groups; }
-  PYDENOISE_HOST_DEVICE int64_t in_pixels() const { return in_h * in_w; }
   PYDENOISE_HOST_DEVICE int64_t out_pixels() const { return out_h * out_w; }
 };
 

@@ -271,3 +271,11 @@ def test_names_of_parameters_are_those_of_torchs_network() -> None:
     ours, theirs = models.autoencoder(), autoencoder_of_torch()
     assert list(ours.state_dict()) == list(theirs.state_dict())
     assert list(ours.state_dict())[:3] == ["0.weight", "0.bias", "2.weight"]
+
+
+def test_a_gradient_of_another_dtype_leaves_the_entry() -> None:
+    layer = nn.Conv2d(2, 3, 3)
+    gradient = torch.ones_like(layer(torch.randn(1, 2, 5, 5)))
+    with pytest.raises(TypeError, match="float64"):
+        layer.backward(gradient.double())
+    layer.backward(gradient)

@@ -216,3 +216,26 @@ def test_schedules_follow_their_formulas() -> None:
 def test_wrong_schedules_are_refused(make: object, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         make()
+
+
+def test_the_order_of_names_in_a_state_means_nothing() -> None:
+    weight, gradient = torch.ones(3), torch.full((3,), 0.5)
+    first = optim.Adam([(weight, gradient)], lr=0.1)
+    first.step()
+    saved = first.state_dict()
+    saved["state"][0] = dict(reversed(saved["state"][0].items()))
+    copies = weight.clone(), gradient.clone()
+    second = optim.Adam([copies], lr=0.1)
+    second.load_state_dict(saved)
+    first.step()
+    second.step()
+    assert torch.equal(copies[0], weight)
+
+
+def test_a_state_with_other_names_is_refused() -> None:
+    optimizer = optim.Adam([(torch.ones(3), torch.ones(3))])
+    optimizer.step()
+    saved = optimizer.state_dict()
+    saved["state"][0]["velocity"] = torch.ones(3)
+    with pytest.raises(ValueError, match="velocity"):
+        optimizer.load_state_dict(saved)

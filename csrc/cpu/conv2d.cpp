@@ -24,8 +24,8 @@ struct Direction {
         dest_channels(is_mirrored ? s.group_in_channels() : s.group_out_channels()),
         weight_dest_stride(is_mirrored ? s.taps() : s.group_in_channels() * s.taps()),
         weight_source_stride(is_mirrored ? s.group_in_channels() * s.taps() : s.taps()),
-        phases_h(is_mirrored ? s.stride_h : 1),
-        phases_w(is_mirrored ? s.stride_w : 1) {}
+        phases_h(is_mirrored ? smaller(s.stride_h, s.in_h) : 1),
+        phases_w(is_mirrored ? smaller(s.stride_w, s.in_w) : 1) {}
 
   int64_t phases() const { return phases_h * phases_w; }
   GatherAxis rows(int64_t phase) const {
@@ -36,6 +36,18 @@ struct Direction {
   }
   int64_t terms(int64_t phase) const {
     return rows(phase).taps * cols(phase).taps * source_channels;
+  }
+  // Terms of all phases before this one: rows of phases first, then the phases of the same row.
+  int64_t terms_before(int64_t phase) const {
+    const int64_t row = phase / phases_w, col = phase % phases_w;
+    int64_t row_taps = 0, col_taps = 0, col_taps_of_all = 0;
+    for (int64_t i = 0; i < row; ++i) row_taps += rows(i * phases_w).taps;
+    for (int64_t j = 0; j < phases_w; ++j) {
+      const int64_t taps = cols(j).taps;
+      col_taps += j < col ? taps : 0;
+      col_taps_of_all += taps;
+    }
+    return (row_taps * col_taps_of_all + rows(phase).taps * col_taps) * source_channels;
   }
   // Destination pixels of the largest phase, which is the first.
   int64_t most_pixels() const { return rows(0).count * cols(0).count; }
@@ -140,28 +152,36 @@ int64_t gather_workspace(const Direction& d, int64_t threads) {
   return larger(size(by_rows), size(by_cols));
 }
 
+// Where the packed weights of a phase begin: every tap belongs to one phase only.
+template <class T>
+T* packed_phase(T* workspace, int64_t group, int64_t phase, const Direction& d,
+                const Plan<T>& plan) {
+  return workspace + group * plan.group_size +
+         d.terms_before(phase) * plan.channel_panels * plan.channel_width;
+}
+
+template <class T>
+void pack_all_weights(T* workspace, const T* weight, const Direction& d, const Plan<T>& plan) {
+  const int64_t group_weights = d.source_channels * d.dest_channels * d.shape.taps();
+  const int64_t tasks = d.shape.groups * d.phases() * plan.channel_panels;
+  parallel_tasks(tasks, thread_count(), [&](int64_t task, int64_t) {
+    const int64_t panel = task % plan.channel_panels, rest = task / plan.channel_panels;
+    const int64_t phase = rest % d.phases(), group = rest / d.phases();
+    pack_weights(packed_phase(workspace, group, phase, d, plan), weight + group * group_weights,
+                 plan.channel_width, panel, phase, d);
+  });
+}
+
 template <class T>
 void gather_convolution(ImageView<T> dest, ImageView<const T> source, const T* weight,
                         const T* bias, T* workspace, const Direction& d) {
   const ConvShape& s = d.shape;
   const Plan<T> plan(d, dest.stride_c != 1 || d.dest_channels * s.groups == 1);
   const Ukernel<T>& kernel = plan.kernel;
-  const int64_t group_weights = d.source_channels * d.dest_channels * s.taps();
   const int64_t threads = thread_count();
   T* const slots = workspace + s.groups * plan.group_size;
 
-  // Where the packed weights of a phase begin: every tap belongs to one phase only.
-  const auto packed_phase = [&](int64_t group, int64_t phase) {
-    int64_t before = 0;
-    for (int64_t earlier = 0; earlier < phase; ++earlier) before += d.terms(earlier);
-    return workspace + group * plan.group_size + before * plan.channel_panels * plan.channel_width;
-  };
-  parallel_tasks(s.groups * d.phases() * plan.channel_panels, threads, [&](int64_t task, int64_t) {
-    const int64_t panel = task % plan.channel_panels, rest = task / plan.channel_panels;
-    const int64_t phase = rest % d.phases(), group = rest / d.phases();
-    pack_weights(packed_phase(group, phase), weight + group * group_weights, plan.channel_width,
-                 panel, phase, d);
-  });
+  pack_all_weights(workspace, weight, d, plan);
 
   const int64_t m = plan.channel_rows ? d.dest_channels : d.most_pixels();
   const int64_t n = plan.channel_rows ? d.most_pixels() : d.dest_channels;
@@ -189,7 +209,8 @@ void gather_convolution(ImageView<T> dest, ImageView<const T> source, const T* w
 
         T* const to = dest.at(picture, group * d.dest_channels);
         const T* const add = bias == nullptr ? nullptr : bias + group * d.dest_channels;
-        const PackedOperand<T> channels{packed_phase(group, phase), terms, plan.channel_width};
+        const PackedOperand<T> channels{packed_phase(workspace, group, phase, d, plan), terms,
+                                        plan.channel_width};
         T* const scratch = slots + slot * plan.slot_size;
         if (plan.channel_rows) {
           const PixelOperand<T> gathered{patches, kernel.nr};

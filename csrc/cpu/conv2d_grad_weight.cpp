@@ -108,8 +108,8 @@ constexpr int64_t kLanes = 16;
 
 // One plane whose pixels are neighbours: lane l takes pixels l, l + kLanes, ...
 template <class T>
-T sum_plane(const T* plane, int64_t pixels) {
-  T lanes[kLanes] = {};
+double sum_plane(const T* plane, int64_t pixels) {
+  double lanes[kLanes] = {};
   int64_t i = 0;
   for (; i + kLanes <= pixels; i += kLanes) {
     for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += plane[i + lane];
@@ -155,7 +155,7 @@ void conv2d_grad_bias(T* grad_bias, ImageView<const T> grad_output, int64_t batc
   const int64_t pixels = height * width;
   parallel_tasks(ceil_div(channels, kLanes), thread_count(), [&](int64_t task, int64_t) {
     const int64_t first = task * kLanes, count = smaller(kLanes, channels - first);
-    T sums[kLanes] = {};
+    double sums[kLanes] = {};
     for (int64_t n = 0; n < batch; ++n) {
       const T* picture = grad_output.at(n, first);
       if (grad_output.stride_w == 1) {
@@ -163,7 +163,7 @@ void conv2d_grad_bias(T* grad_bias, ImageView<const T> grad_output, int64_t batc
           sums[c] += sum_plane(picture + c * grad_output.stride_c, pixels);
         }
       } else {
-        T lanes[kLanes] = {};
+        double lanes[kLanes] = {};
         for (int64_t i = 0; i < pixels; ++i) {
           const T* pixel = picture + i * grad_output.stride_w;
           for (int64_t c = 0; c < count; ++c) lanes[c] += pixel[c];
@@ -173,7 +173,7 @@ void conv2d_grad_bias(T* grad_bias, ImageView<const T> grad_output, int64_t batc
     }
     for (int64_t c = 0; c < count; ++c) {
       T& element = grad_bias[first + c];
-      element = accumulate ? element + sums[c] : sums[c];
+      element = static_cast<T>(accumulate ? element + sums[c] : sums[c]);
     }
   });
 }

@@ -21,8 +21,8 @@
 
 namespace pydenoise::cpu {
 
-// Terms of one sum that are packed at a time. A constant: the order of summation may not depend
-// on anything else.
+// Terms of one sum that are packed, and added up from zero, at a time. A constant: the order of
+// summation may not depend on anything else.
 constexpr int64_t kKBlock = 512;
 
 // Widths of a block of C, in elements: the packed right side stays in the second-level cache.

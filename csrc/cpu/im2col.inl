@@ -154,6 +154,7 @@ void add_tap(T* sums, const T* row, const Tile& tile, const GatherAxis& rows,
   const int64_t width = tile.x1 - tile.x0, shift = cols.source(tile.x0, j);
   const InsideRun xs = inside_run(shift, 1, cols.source_size, width);
   const InsideRun ys = inside_run(rows.source(tile.y0, i), 1, rows.source_size, tile.y1 - tile.y0);
+  if (xs.begin == xs.end) return;  // nothing of this tap lies inside: `row` may lie anywhere
   sums += ys.begin * width;
   row += rows.source(tile.y0 + ys.begin, i) * cols.source_size + shift;
   const int64_t high = ys.end - ys.begin, cut = width - (xs.end - xs.begin);

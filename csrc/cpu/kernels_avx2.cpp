@@ -30,6 +30,7 @@ struct Floats {
   static V load(const T* p) { return _mm256_load_ps(p); }
   static V broadcast(const T* p) { return _mm256_broadcast_ss(p); }
   static void store(T* p, V v) { _mm256_store_ps(p, v); }
+  static V add(V a, V b) { return _mm256_add_ps(a, b); }
   static V multiply_add(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
 };
 
@@ -41,6 +42,7 @@ struct Doubles {
   static V load(const T* p) { return _mm256_load_pd(p); }
   static V broadcast(const T* p) { return _mm256_broadcast_sd(p); }
   static void store(T* p, V v) { _mm256_store_pd(p, v); }
+  static V add(V a, V b) { return _mm256_add_pd(a, b); }
   static V multiply_add(V a, V b, V c) { return _mm256_fmadd_pd(a, b, c); }
 };
 

@@ -30,6 +30,7 @@ struct Floats {
   static V load(const T* p) { return _mm512_load_ps(p); }
   static V broadcast(const T* p) { return _mm512_set1_ps(*p); }
   static void store(T* p, V v) { _mm512_store_ps(p, v); }
+  static V add(V a, V b) { return _mm512_add_ps(a, b); }
   static V multiply_add(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
 };
 
@@ -41,6 +42,7 @@ struct Doubles {
   static V load(const T* p) { return _mm512_load_pd(p); }
   static V broadcast(const T* p) { return _mm512_set1_pd(*p); }
   static void store(T* p, V v) { _mm512_store_pd(p, v); }
+  static V add(V a, V b) { return _mm512_add_pd(a, b); }
   static V multiply_add(V a, V b, V c) { return _mm512_fmadd_pd(a, b, c); }
 };
 

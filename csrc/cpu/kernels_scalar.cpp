@@ -14,7 +14,7 @@ template <class T, int MR, int NR>
 void ukernel(T* c, const T* a, const T* b, int64_t k, bool accumulate) {
   T sum[MR][NR];
   for (int i = 0; i < MR; ++i) {
-    for (int j = 0; j < NR; ++j) sum[i][j] = accumulate ? c[i * NR + j] : T(0);
+    for (int j = 0; j < NR; ++j) sum[i][j] = T(0);
   }
   for (; k > 0; --k, a += MR, b += NR) {
     for (int i = 0; i < MR; ++i) {
@@ -22,7 +22,10 @@ void ukernel(T* c, const T* a, const T* b, int64_t k, bool accumulate) {
     }
   }
   for (int i = 0; i < MR; ++i) {
-    for (int j = 0; j < NR; ++j) c[i * NR + j] = sum[i][j];
+    for (int j = 0; j < NR; ++j) {
+      T& element = c[i * NR + j];
+      element = accumulate ? element + sum[i][j] : sum[i][j];
+    }
   }
 }
 

@@ -3,7 +3,6 @@
 #include <cmath>
 #include <cstring>
 
-#include "cpu/image.h"
 #include "parallel.h"
 
 namespace pydenoise::cpu {
@@ -67,7 +66,7 @@ inline float exp_of_negative(float x) {
   p = p * r + 0.5f;
   p = p * r + 1.0f;
   p = p * r + 1.0f;
-  const auto exponent = static_cast<int32_t>(n);
+  const auto exponent = static_cast<int32_t>(n < 0 ? n : 0.0f);  // NaN has no integer
   const int32_t half = exponent / 2;
   return p * power_of_two(half) * power_of_two(exponent - half);
 }
@@ -131,6 +130,29 @@ void sigmoid_backward(T* out, const T* grad_output, const T* output, int64_t cou
     for (int64_t i = first; i < first + n; ++i) {
       out[i] = grad_output[i] * (output[i] * (T(1) - output[i]));
     }
+  });
+}
+
+template <class T>
+void add_bias(ImageView<T> image, const T* bias, int64_t batch, int64_t channels, int64_t height,
+              int64_t width) {
+  const int64_t pixels = height * width;
+  if (image.stride_c == 1) {
+    const int64_t step = larger(1, kPiece / channels);  // pixels of a task
+    const int64_t steps = ceil_div(pixels, step);
+    parallel_tasks(batch * steps, thread_count(), [&](int64_t task, int64_t) {
+      const int64_t first = task % steps * step, count = smaller(step, pixels - first);
+      T* to = image.at(task / steps, 0) + first * channels;
+      for (int64_t i = 0; i < count; ++i, to += channels) {
+        for (int64_t c = 0; c < channels; ++c) to[c] += bias[c];
+      }
+    });
+    return;
+  }
+  parallel_tasks(batch * channels, thread_count(), [&](int64_t task, int64_t) {
+    T* to = image.at(task / channels, task % channels);
+    const T add = bias[task % channels];
+    for (int64_t i = 0; i < pixels; ++i) to[i] += add;
   });
 }
 
@@ -212,18 +234,19 @@ void adam_step(T* param, const T* grad, T* exp_avg, T* exp_avg_sq, int64_t count
   });
 }
 
-#define PYDENOISE_INSTANTIATE(T)                                         \
-  template void relu(T*, const T*, int64_t);                             \
-  template void relu_backward(T*, const T*, const T*, int64_t);          \
-  template void leaky_relu(T*, const T*, T, int64_t);                    \
-  template void leaky_relu_backward(T*, const T*, const T*, T, int64_t); \
-  template void sigmoid(T*, const T*, int64_t);                          \
-  template void sigmoid_backward(T*, const T*, const T*, int64_t);       \
-  template double mse_loss(const T*, const T*, int64_t);                 \
-  template double l1_loss(const T*, const T*, int64_t);                  \
-  template void mse_loss_backward(T*, const T*, const T*, int64_t);      \
-  template void l1_loss_backward(T*, const T*, const T*, int64_t);       \
-  template void sgd_step(T*, const T*, T*, int64_t, const SgdRule&);     \
+#define PYDENOISE_INSTANTIATE(T)                                                      \
+  template void relu(T*, const T*, int64_t);                                          \
+  template void relu_backward(T*, const T*, const T*, int64_t);                       \
+  template void leaky_relu(T*, const T*, T, int64_t);                                 \
+  template void leaky_relu_backward(T*, const T*, const T*, T, int64_t);              \
+  template void sigmoid(T*, const T*, int64_t);                                       \
+  template void sigmoid_backward(T*, const T*, const T*, int64_t);                    \
+  template void add_bias(ImageView<T>, const T*, int64_t, int64_t, int64_t, int64_t); \
+  template double mse_loss(const T*, const T*, int64_t);                              \
+  template double l1_loss(const T*, const T*, int64_t);                               \
+  template void mse_loss_backward(T*, const T*, const T*, int64_t);                   \
+  template void l1_loss_backward(T*, const T*, const T*, int64_t);                    \
+  template void sgd_step(T*, const T*, T*, int64_t, const SgdRule&);                  \
   template void adam_step(T*, const T*, T*, T*, int64_t, const AdamRule&);
 PYDENOISE_INSTANTIATE(float)
 PYDENOISE_INSTANTIATE(double)

@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "cpu/image.h"
+
 namespace pydenoise::cpu {
 
 // out = max(input, 0); NaN stays
@@ -29,6 +31,11 @@ void sigmoid(T* out, const T* input, int64_t count);
 // out = grad_output * output * (1 - output)
 template <class T>
 void sigmoid_backward(T* out, const T* grad_output, const T* output, int64_t count);
+
+// image[n, c, y, x] += bias[c], in either memory format
+template <class T>
+void add_bias(ImageView<T> image, const T* bias, int64_t batch, int64_t channels, int64_t height,
+              int64_t width);
 
 // mean((input - target)^2), mean|input - target|; count > 0
 template <class T>

@@ -2,12 +2,13 @@
 //
 //         B panel: k rows of nr              C tile: mr rows of nr, row-major, dense
 //         +----------------+
-//         | k = 0: b0..b15 |                 c[i][j] = sum over k of a[k][i] * b[k][j]
-//         | k = 1: ...     |                 (+ the old c[i][j] when accumulate)
+//         | k = 0: b0..b15 |                 sum[i][j] = sum over k of a[k][i] * b[k][j]
+//         | k = 1: ...     |                 c[i][j] = sum, or c[i][j] + sum when accumulate
 //         +----------------+
-//   A panel: k rows of mr                    The sum runs over k upwards, one fused multiply-add
-//   a[k][0..mr)                              a term; the old value is the first summand. So the
-//                                            bits depend neither on mr, nr nor the tile's place.
+//   A panel: k rows of mr                    The sum runs over k upwards from zero, one fused
+//   a[k][0..mr)                              multiply-add a term, whatever c held: so the bits
+//                                            depend neither on mr, nr nor the tile's place, and
+//                                            the rounding of a long sum grows with its pieces.
 //
 // Panels are packed, zero-padded to full width; a tile is always computed whole. Panels and tile
 // are aligned to kAlignment. What part of a tile is real only its store knows (gemm.h).

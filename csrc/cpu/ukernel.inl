@@ -12,13 +12,6 @@ void ukernel(typename Vec::T* c, const typename Vec::T* a, const typename Vec::T
 #pragma GCC unroll 2
     for (int v = 0; v < NV; ++v) sum[i][v] = Vec::zero();
   }
-  if (accumulate) {
-#pragma GCC unroll 32
-    for (int i = 0; i < MR; ++i) {
-#pragma GCC unroll 2
-      for (int v = 0; v < NV; ++v) sum[i][v] = Vec::load(c + (i * NV + v) * kLanes);
-    }
-  }
   for (; k > 0; --k, a += MR, b += NV * kLanes) {
     typename Vec::V row[NV];
 #pragma GCC unroll 2
@@ -33,6 +26,9 @@ void ukernel(typename Vec::T* c, const typename Vec::T* a, const typename Vec::T
 #pragma GCC unroll 32
   for (int i = 0; i < MR; ++i) {
 #pragma GCC unroll 2
-    for (int v = 0; v < NV; ++v) Vec::store(c + (i * NV + v) * kLanes, sum[i][v]);
+    for (int v = 0; v < NV; ++v) {
+      typename Vec::T* to = c + (i * NV + v) * kLanes;
+      Vec::store(to, accumulate ? Vec::add(Vec::load(to), sum[i][v]) : sum[i][v]);
+    }
   }
 }

@@ -32,7 +32,7 @@ class ReLU(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         output = ops.relu(input)
-        self._keep(output.shape, output)
+        self._keep(output, output)
         return output
 
     def backward(self, grad_output: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class LeakyReLU(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         output = ops.leaky_relu(input, self.negative_slope)
-        self._keep(output.shape, input)
+        self._keep(output, input)
         return output
 
     def backward(self, grad_output: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ class Sigmoid(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         output = ops.sigmoid(input)
-        self._keep(output.shape, output)
+        self._keep(output, output)
         return output
 
     def backward(self, grad_output: Tensor) -> Tensor:

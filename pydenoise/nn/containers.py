@@ -149,7 +149,7 @@ class Skip(Module):
         )
         output[:, :channels].copy_(beside.detach())
         output[:, channels:].copy_(input.detach())
-        self._keep(output.shape, channels)
+        self._keep(output, channels)
         return output
 
     def backward(self, grad_output: Tensor) -> Tensor:

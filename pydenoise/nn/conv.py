@@ -162,7 +162,7 @@ class Conv2d(_Convolution):
 
     def forward(self, input: Tensor) -> Tensor:
         output = ops.conv2d(input, self.weight, self.bias, *self._geometry())
-        self._keep(output.shape, input)
+        self._keep(output, input)
         return output
 
     def backward(self, grad_output: Tensor) -> Tensor:
@@ -274,7 +274,7 @@ class ConvTranspose2d(_Convolution):
             self.groups,
             self.dilation,
         )
-        self._keep(output.shape, input)
+        self._keep(output, input)
         return output
 
     def backward(self, grad_output: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ class Loss(Module):
     def forward(self, input: Tensor, target: Tensor) -> float:
         """Loss of `input` against `target`, of one shape, dtype and device."""
         loss = self._value(input, target)
-        self._keep(input.shape, input, target)
+        self._keep(input, input, target)
         return loss
 
     def backward(self, grad_output: float = 1.0) -> Tensor:

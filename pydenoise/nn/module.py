@@ -82,7 +82,7 @@ class Module:
     _is_ours: ClassVar[bool] = True
     _children: dict[str, Module]
     _parameters: dict[str, Parameter | None]
-    _entries: list[tuple[torch.Size, tuple[Any, ...]]]
+    _entries: list[tuple[torch.Size, torch.dtype, tuple[Any, ...]]]
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -113,7 +113,7 @@ class Module:
     def __call__(self, *input: Tensor) -> Any:
         return self.forward(*input)
 
-    def _keep(self, output_size: torch.Size, *saved: Any) -> None:
+    def _keep(self, output: Tensor, *saved: Any) -> None:
         """Open an entry on the stack, unless nothing is kept now."""
         if not self.training or _nothing_is_kept.get():
             return
@@ -122,10 +122,10 @@ class Module:
                 f"{self}: {OPEN_ENTRIES} forward passes are waiting for their backward; "
                 "use eval() or pydenoise.no_backward() where none follows, zero_grad() to drop them"
             )
-        self._entries.append((output_size, saved))
+        self._entries.append((output.shape, output.dtype, saved))
 
     def _recall(self, grad_output: Tensor | None) -> tuple[Any, ...]:
-        """Take the newest entry off the stack; a gradient of the wrong shape leaves it there."""
+        """Take the newest entry off the stack; a gradient that does not fit leaves it there."""
         if not self._entries:
             hint = "call forward before each backward"
             if not self.training:
@@ -135,7 +135,9 @@ class Module:
             raise RuntimeError(
                 f"{self}: backward without a forward pass to go back through; {hint}"
             )
-        output_size, saved = self._entries[-1]
+        output_size, dtype, saved = self._entries[-1]
+        if grad_output is not None and grad_output.dtype != dtype:
+            raise TypeError(f"{self}: grad_output must be {dtype}, got {grad_output.dtype}")
         if grad_output is not None and grad_output.shape != output_size:
             raise ValueError(
                 f"{self}: grad_output must have the shape of the output, {tuple(output_size)}; "

@@ -53,7 +53,7 @@ class MaxPool2d(_Pool):
 
     def forward(self, input: Tensor) -> Tensor:
         output, indices = ops.max_pool2d(input, self.kernel_size, self.stride, self.padding)
-        self._keep(output.shape, indices, input.shape)
+        self._keep(output, indices, input.shape)
         return output
 
     def backward(self, grad_output: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class AvgPool2d(_Pool):
 
     def forward(self, input: Tensor) -> Tensor:
         output = ops.avg_pool2d(input, self.kernel_size, self.stride, self.padding)
-        self._keep(output.shape, input.shape)
+        self._keep(output, input.shape)
         return output
 
     def backward(self, grad_output: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ class Upsample(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         output = ops.upsample_nearest2d(input, self.scale_factor)
-        self._keep(output.shape)
+        self._keep(output)
         return output
 
     def backward(self, grad_output: Tensor) -> Tensor:

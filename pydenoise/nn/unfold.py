@@ -39,7 +39,7 @@ class Unfold(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         output = ops.im2col(input, self.kernel_size, self.dilation, self.padding, self.stride)
-        self._keep(output.shape, input.shape[2:])
+        self._keep(output, input.shape[2:])
         return output
 
     def backward(self, grad_output: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class Fold(Unfold):
         output = ops.col2im(
             input, self.output_size, self.kernel_size, self.dilation, self.padding, self.stride
         )
-        self._keep(output.shape)
+        self._keep(output)
         return output
 
     def backward(self, grad_output: Tensor) -> Tensor:

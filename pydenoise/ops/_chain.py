@@ -23,14 +23,7 @@ def _columns(like: Tensor, shape: ConvShape) -> Tensor:
 
 def _by_group(pixels: Tensor, groups: int) -> Tensor:
     """(N, C, H, W) in either memory format as (N, g, C/g, H*W), a view."""
-    n, c, h, w = pixels.shape
-    stride = pixels.stride()
-    if stride[2] != w * stride[3]:
-        pixels = pixels.contiguous()
-        stride = pixels.stride()
-    return pixels.as_strided(
-        (n, groups, c // groups, h * w), (stride[0], c // groups * stride[1], stride[1], stride[3])
-    )
+    return pixels.flatten(2).unflatten(1, (groups, pixels.shape[1] // groups))
 
 
 class Chain:
@@ -51,7 +44,7 @@ class Chain:
             w = matrices[g].expand(shape.batch, -1, -1)
             self._backend.matmul(z[:, g], w, patches[:, g], False)
         if bias is not None:
-            output.add_(bias[:, None, None])
+            self._backend.add_bias(output, bias)
 
     def conv2d_grad_input(
         self,
@@ -70,7 +63,7 @@ class Chain:
             self._backend.matmul(patches[:, g], w, gz[:, g], False)
         self._backend.col2im(grad_input, columns, shape)
         if bias is not None:
-            grad_input.add_(bias[:, None, None])
+            self._backend.add_bias(grad_input, bias)
 
     def conv2d_grad_weight(
         self,
@@ -84,8 +77,8 @@ class Chain:
         self._backend.im2col(columns, input, shape)
         patches = columns.unflatten(1, (shape.groups, -1))
         gz = _by_group(grad_output, shape.groups)
-        if not accumulate:
-            grad_weight.zero_()
         matrices = grad_weight.view(shape.groups, shape.out_channels // shape.groups, -1)
         for n in range(shape.batch):
-            self._backend.matmul(matrices, gz[n], patches[n].mT, True)
+            self._backend.matmul(matrices, gz[n], patches[n].mT, accumulate or n > 0)
+        if shape.batch == 0 and not accumulate:
+            grad_weight.zero_()

@@ -12,7 +12,7 @@ import json
 import os
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ from ._reference import (
 )
 from ._shape import ConvShape
 
-_C: ModuleType | None
+_C: Any  # the module, or None where it cannot be loaded
 try:
     _C = import_module("pydenoise._C")
 except ImportError as error:
@@ -97,7 +97,6 @@ class UseIsa:
     def __init__(self, name: str) -> None:
         if name not in available_isas():
             raise ValueError(f"instruction set {name!r} is not one of {available_isas()}")
-        assert _C is not None
         self._before = _C.isa()
         _C.set_isa(name)
 
@@ -110,7 +109,6 @@ class UseIsa:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        assert _C is not None
         _C.set_isa(self._before)
 
 
@@ -127,10 +125,6 @@ def config_lines() -> list[str]:
 def isa() -> str | None:
     """The instruction set in use, None without compiled kernels."""
     return None if _C is None else str(_C.isa())
-
-
-def _kernels() -> Any:
-    return _C
 
 
 def _dense(tensor: Tensor) -> tuple[Tensor, bool]:
@@ -154,31 +148,32 @@ def _is_double(tensor: Tensor) -> bool:
 
 
 def is_faster_with_columns(product: str, shape: ConvShape) -> bool:
-    """True where `auto` takes the im2col chain.
+    """True where `auto` takes the im2col chain: for strided gradients in two cases.
 
-    A picture of few channels gathers its gradient phase by phase in tiles that are mostly empty;
-    one product over all taps fills them.
+    A picture of few channels is gathered phase by phase in tiles that are mostly empty, where one
+    product over all taps fills them; and of many phases each is too small a product.
     """
+    phases = shape.stride_h * shape.stride_w
     return (
         product == "conv2d_grad_input"
-        and shape.in_channels // shape.groups <= 4
-        and shape.kernel_h * shape.kernel_w > 1
+        and shape.groups == 1
+        and phases > (1 if shape.in_channels <= 16 else 16)
     )
 
 
 def im2col(columns: Tensor, input: Tensor, shape: ConvShape) -> None:
     input, last = _dense(input)
-    _kernels().im2col(_is_double(input), _memory(columns), _memory(input), last, shape)
+    _C.im2col(_is_double(input), _memory(columns), _memory(input), last, shape)
 
 
 def col2im(output: Tensor, columns: Tensor, shape: ConvShape) -> None:
     columns = columns.contiguous()
     _, last = _dense(output)
-    _kernels().col2im(_is_double(columns), _memory(output), last, _memory(columns), shape)
+    _C.col2im(_is_double(columns), _memory(output), last, _memory(columns), shape)
 
 
 def matmul(out: Tensor, a: Tensor, b: Tensor, accumulate: bool) -> None:
-    _kernels().matmul(
+    _C.matmul(
         _is_double(out),
         out.data_ptr(),
         out.stride(),
@@ -199,7 +194,7 @@ def conv2d(
     _, output_last = _dense(output)
     if bias is not None:
         bias = bias.contiguous()
-    _kernels().conv2d(
+    _C.conv2d(
         _is_double(input),
         _memory(output),
         output_last,
@@ -223,7 +218,7 @@ def conv2d_grad_input(
     _, grad_input_last = _dense(grad_input)
     if bias is not None:
         bias = bias.contiguous()
-    _kernels().conv2d_grad_input(
+    _C.conv2d_grad_input(
         _is_double(weight),
         _memory(grad_input),
         grad_input_last,
@@ -240,7 +235,7 @@ def conv2d_grad_weight(
 ) -> None:
     grad_output, grad_output_last = _dense(grad_output)
     input, input_last = _dense(input)
-    _kernels().conv2d_grad_weight(
+    _C.conv2d_grad_weight(
         _is_double(input),
         _memory(grad_weight),
         _memory(grad_output),
@@ -254,7 +249,7 @@ def conv2d_grad_weight(
 
 def conv2d_grad_bias(grad_bias: Tensor, grad_output: Tensor, accumulate: bool) -> None:
     grad_output, last = _dense(grad_output)
-    _kernels().conv2d_grad_bias(
+    _C.conv2d_grad_bias(
         _is_double(grad_output),
         _memory(grad_bias),
         _memory(grad_output),
@@ -262,6 +257,12 @@ def conv2d_grad_bias(grad_bias: Tensor, grad_output: Tensor, accumulate: bool) -
         tuple(grad_output.shape),
         accumulate,
     )
+
+
+def add_bias(image: Tensor, bias: Tensor) -> None:
+    _, last = _dense(image)
+    bias = bias.contiguous()
+    _C.add_bias(_is_double(image), _memory(image), last, _memory(bias), tuple(image.shape))
 
 
 def _like(tensor: Tensor, out: Tensor) -> Tensor:
@@ -273,13 +274,13 @@ def _like(tensor: Tensor, out: Tensor) -> Tensor:
 
 def relu(out: Tensor, input: Tensor) -> None:
     input = _like(input, out)
-    _kernels().relu(_is_double(out), _memory(out), _memory(input))
+    _C.relu(_is_double(out), _memory(out), _memory(input))
 
 
 def relu_backward(out: Tensor, grad_output: Tensor, output: Tensor) -> None:
     grad_output = _like(grad_output, out)
     output = _like(output, out)
-    _kernels().relu_backward(
+    _C.relu_backward(
         _is_double(out),
         _memory(out),
         _memory(grad_output),
@@ -289,7 +290,7 @@ def relu_backward(out: Tensor, grad_output: Tensor, output: Tensor) -> None:
 
 def leaky_relu(out: Tensor, input: Tensor, negative_slope: float) -> None:
     input = _like(input, out)
-    _kernels().leaky_relu(_is_double(out), _memory(out), _memory(input), negative_slope)
+    _C.leaky_relu(_is_double(out), _memory(out), _memory(input), negative_slope)
 
 
 def leaky_relu_backward(
@@ -297,7 +298,7 @@ def leaky_relu_backward(
 ) -> None:
     grad_output = _like(grad_output, out)
     input = _like(input, out)
-    _kernels().leaky_relu_backward(
+    _C.leaky_relu_backward(
         _is_double(out),
         _memory(out),
         _memory(grad_output),
@@ -308,13 +309,13 @@ def leaky_relu_backward(
 
 def sigmoid(out: Tensor, input: Tensor) -> None:
     input = _like(input, out)
-    _kernels().sigmoid(_is_double(out), _memory(out), _memory(input))
+    _C.sigmoid(_is_double(out), _memory(out), _memory(input))
 
 
 def sigmoid_backward(out: Tensor, grad_output: Tensor, output: Tensor) -> None:
     grad_output = _like(grad_output, out)
     output = _like(output, out)
-    _kernels().sigmoid_backward(
+    _C.sigmoid_backward(
         _is_double(out),
         _memory(out),
         _memory(grad_output),
@@ -325,27 +326,27 @@ def sigmoid_backward(out: Tensor, grad_output: Tensor, output: Tensor) -> None:
 def mse_loss(input: Tensor, target: Tensor) -> float:
     input = _dense(input)[0]
     target = _like(target, input)
-    loss: float = _kernels().mse_loss(_is_double(input), _memory(input), _memory(target))
+    loss: float = _C.mse_loss(_is_double(input), _memory(input), _memory(target))
     return loss
 
 
 def mse_loss_backward(out: Tensor, input: Tensor, target: Tensor) -> None:
     input = _like(input, out)
     target = _like(target, out)
-    _kernels().mse_loss_backward(_is_double(out), _memory(out), _memory(input), _memory(target))
+    _C.mse_loss_backward(_is_double(out), _memory(out), _memory(input), _memory(target))
 
 
 def l1_loss(input: Tensor, target: Tensor) -> float:
     input = _dense(input)[0]
     target = _like(target, input)
-    loss: float = _kernels().l1_loss(_is_double(input), _memory(input), _memory(target))
+    loss: float = _C.l1_loss(_is_double(input), _memory(input), _memory(target))
     return loss
 
 
 def l1_loss_backward(out: Tensor, input: Tensor, target: Tensor) -> None:
     input = _like(input, out)
     target = _like(target, out)
-    _kernels().l1_loss_backward(_is_double(out), _memory(out), _memory(input), _memory(target))
+    _C.l1_loss_backward(_is_double(out), _memory(out), _memory(input), _memory(target))
 
 
 def sgd_step(
@@ -359,7 +360,7 @@ def sgd_step(
     nesterov: bool,
     first: bool,
 ) -> None:
-    _kernels().sgd_step(
+    _C.sgd_step(
         _is_double(param),
         _memory(param),
         _memory(grad),
@@ -383,7 +384,7 @@ def adam_step(
     decoupled: bool,
     step: int,
 ) -> None:
-    _kernels().adam_step(
+    _C.adam_step(
         _is_double(param),
         _memory(param),
         _memory(grad),

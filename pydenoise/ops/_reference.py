@@ -44,6 +44,7 @@ from ._shape import ConvShape
 
 __all__ = [
     "adam_step",
+    "add_bias",
     "avg_pool2d",
     "avg_pool2d_backward",
     "col2im",
@@ -218,6 +219,11 @@ def conv2d_grad_weight(
     for i, j, here, there in _taps(shape):
         per_picture = gz[here].flatten(3) @ x[there].flatten(3).mT
         gw[..., i, j] += per_picture.sum(dim=0)
+
+
+def add_bias(image: Tensor, bias: Tensor) -> None:
+    """One value for every channel, added in place."""
+    image += bias[:, None, None]
 
 
 def conv2d_grad_bias(grad_bias: Tensor, grad_output: Tensor, accumulate: bool) -> None:

@@ -36,6 +36,7 @@ class Optimizer:
     """
 
     _settings: tuple[str, ...] = ("lr", "weight_decay")
+    _state_names: tuple[str, ...] = ()
 
     def __init__(self, params: Params, lr: float, weight_decay: float) -> None:
         self._module = params if isinstance(params, Module) else None
@@ -101,7 +102,12 @@ class Optimizer:
                 f"{rule}: the state is of {len(group['params'])} parameters, the optimizer has "
                 f"{count}"
             )
-        names = [name for name in state[0] if name != "step"] if state else []
+        names = [name for name in self._state_names if state and name in state[0]]
+        if state and {*state[0]} - {"step"} not in (set(), set(self._state_names)):
+            raise ValueError(
+                f"{rule}: the state holds {sorted(state[0])}, expected step and "
+                f"{', '.join(self._state_names)}"
+            )
         for name in names:
             for index, parameter in enumerate(self._parameters):
                 if state[index][name].shape != parameter.data.shape:
@@ -144,7 +150,7 @@ class Optimizer:
             columns = [
                 [each.data for each in self._parameters],
                 [each.grad for each in self._parameters],
-                *(self._follow(name) for name in self._state),
+                *(self._follow(name) for name in self._state_names if name in self._state),
             ]
             flat = [memory.joined(column[::-1]) for column in columns]
             whole = tuple(column for column in flat if column is not None)
@@ -244,6 +250,7 @@ class SGD(Optimizer):
     """
 
     _settings = ("lr", "momentum", "dampening", "weight_decay", "nesterov")
+    _state_names = ("momentum_buffer",)
 
     def __init__(
         self,
@@ -310,6 +317,7 @@ class Adam(Optimizer):
     """
 
     _settings = ("lr", "betas", "eps", "weight_decay")
+    _state_names = ("exp_avg", "exp_avg_sq")
     _is_decoupled = False
 
     def __init__(

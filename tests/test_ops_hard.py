@@ -1,0 +1,110 @@
+"""What random shapes seldom meet: taps that never touch, strides that lie, sums of a million terms,
+a fork after a parallel call."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import Place
+from torch import Tensor
+from torch.nn.functional import conv_transpose2d, fold
+
+from pydenoise import ops
+from pydenoise.ops import _backend
+
+FORK = """
+import os, sys, torch
+from pydenoise import ops
+torch.set_num_threads(2)
+x, w, b = torch.randn(8, 3, 64, 64), torch.randn(48, 3, 3, 3), torch.randn(48)
+def work():
+    for algorithm in ("implicit", "im2col", "auto"):
+        with ops.use_algorithm(algorithm):
+            z = ops.conv2d(x, w, b, 2, 1)
+            ops.conv_transpose2d(z, w, b[:3], 2, 1, 1)
+            ops.conv2d_grad_weight(x, w.shape, z, 2, 1)
+    ops.sigmoid(ops.relu(z))
+work()
+child = os.fork()
+if child == 0:
+    work()
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_computes() -> None:
+    if ops.backends()["cpu"] is not None:
+        pytest.skip("torch's own threads do not survive a fork, and the reference runs on them")
+    done = subprocess.run([sys.executable, "-c", FORK], timeout=60, check=False)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("padding", [(0, 6), (9, 9), (0, 100_000)], ids=str)
+def test_taps_beside_the_picture(padding: tuple[int, int], place: Place) -> None:
+    dilation = (1, 1) if padding[1] < 50 else (1, 2 * padding[1])
+    columns = torch.randn(1, 2, (4 + 2 * padding[0]) * (4 + 2 * padding[1] - dilation[1]))
+    wanted = fold(columns, (4, 4), (1, 2), dilation, padding)
+    assert torch.equal(ops.col2im(columns, (4, 4), (1, 2), dilation, padding), wanted)
+
+
+def sides_of_one() -> list[Tensor]:
+    """(1, 7, 5, 1) and (1, 7, 1, 5), contiguous by torch's word with strides of something else."""
+    whole = torch.randn(1, 7, 4, 5)
+    return [whole.permute(0, 2, 3, 1)[..., :1].permute(0, 3, 2, 1), whole[:, :, :1], whole[..., :1]]
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_strides_of_a_side_of_one(index: int, place: Place, algorithm: str) -> None:
+    x = sides_of_one()[index]
+    weight = torch.randn(x.shape[1], 2, 3, 3)
+    wanted = conv_transpose2d(x.double(), weight.double(), None, 1, 1)
+    out = torch.full(wanted.shape, torch.nan)
+    ops.conv_transpose2d(x, weight, None, 1, 1, out=out)
+    torch.testing.assert_close(out.double(), wanted, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("stride", [5, 32])
+def test_many_phases(stride: int, place: Place, algorithm: str) -> None:
+    x, weight = torch.randn(2, 3, 3, 2), torch.randn(3, 4, stride, stride - 1)
+    wanted = conv_transpose2d(x, weight, None, stride)
+    torch.testing.assert_close(ops.conv_transpose2d(x, weight, None, stride), wanted)
+
+
+def test_long_sums_keep_their_digits(place: Place, algorithm: str) -> None:
+    """A constant is the worst case for float32: every rounding goes the same way."""
+    if place.backend == "reference":
+        pytest.skip("the reference leaves the order of its sums to torch")
+    tenth = torch.full((1, 4, 1000, 1000), 0.1)
+    exact = 0.1 * 0.1 * 1_000_000
+    unit = 2.0**-24
+    for gz in (tenth, tenth.contiguous(memory_format=torch.channels_last)):
+        total = ops.conv2d_grad_bias(gz)
+        assert (total - 100_000).abs().max() <= 100_000 * 4 * unit
+        weight = ops.conv2d_grad_weight(tenth, (4, 4, 1, 1), gz)
+        assert (weight.double() - exact).abs().max() <= 4 * 1_000_000**0.5 * unit * exact
+    deep = ops.conv2d(torch.full((1, 4096, 3, 3), 0.1), torch.full((1, 4096, 3, 3), 0.1))
+    assert abs(deep.item() / 368.64 - 1) <= 4 * 36_864**0.5 * unit
+
+
+def test_auto_takes_the_chain_for_few_channels() -> None:
+    if ops.backends()["cpu"] is not None:
+        pytest.skip("only the compiled kernels have a choice to make")
+    for size, stride, groups, chain in (
+        ((1, 3, 8, 8), 2, 1, True),
+        ((1, 3, 8, 8), 1, 1, False),
+        ((1, 48, 8, 8), 2, 1, False),
+        ((1, 16, 8, 8), 2, 16, False),
+        ((1, 48, 8, 8), 8, 1, True),
+    ):
+        shape = ops._geometry.forward_shape(
+            "test", size, (16, size[1] // groups, 3, 3), stride, 1, 1, groups
+        )
+        chosen = _backend.convolver("conv2d_grad_input", torch.empty(0), shape)
+        assert (chosen is _backend._CHAINS[_backend._compiled]) == chain
