@@ -114,14 +114,18 @@ def test_a_folder_of_failed_work_is_gone_with_what_was_unfinished(
     folder = tmp_path / "run"
     if is_there:
         folder.mkdir()
-    with pytest.raises(error), new_folder(folder, "log"):
-        (folder / "log").touch()
-        raise error
+
+    def fail_over(name: str) -> None:
+        with new_folder(folder, "log"):
+            (folder / name).touch()
+            raise error
+
+    with pytest.raises(error):
+        fail_over("log")
     assert folder.exists() == is_there
     assert not (folder / "log").exists()
-    with pytest.raises(error), new_folder(folder, "log"):
-        (folder / "precious").touch()
-        raise error
+    with pytest.raises(error):
+        fail_over("precious")
     assert [path.name for path in folder.iterdir()] == ["precious"]
     with new_folder(folder, "log"):
         (folder / "log").touch()
