@@ -183,12 +183,14 @@ void add_tap(T* sums, const T* row, const Tile& tile, const GatherAxis& rows,
 template <class T>
 void sum_tile(T* sums, const T* columns, const Tile& tile, const GatherAxis& rows,
               const GatherAxis& cols, const ConvShape& s) {
+  // The next channel follows where one fits the nearest caches; in a larger one the runs are long,
+  // and a page further on in the same run is what comes next.
+  const int64_t channel = s.taps() * s.out_pixels(), ahead = channel <= 32768 ? channel : 1024;
   fill_zero(sums, (tile.y1 - tile.y0) * (tile.x1 - tile.x0));
   for (int64_t i = 0; i < rows.taps; ++i) {
     for (int64_t j = 0; j < cols.taps; ++j) {
       const int64_t tap = rows.kernel_index(i) * s.kernel_w + cols.kernel_index(j);
-      add_tap(sums, columns + tap * s.out_pixels(), tile, rows, cols, i, j,
-              s.taps() * s.out_pixels());
+      add_tap(sums, columns + tap * s.out_pixels(), tile, rows, cols, i, j, ahead);
     }
   }
 }
