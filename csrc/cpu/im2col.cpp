@@ -8,7 +8,7 @@ namespace {
 
 // Channels taken by one task: enough work, and in channels_last pictures neighbours that share
 // cache lines.
-constexpr int64_t kChannelBlock = 16;
+constexpr int64_t kChannelBlock = 8;
 
 // Calls body(picture, first channel, number of channels) on several threads.
 template <class Body>
