@@ -1,5 +1,5 @@
-// Explicit im2col and col2im: the report's u(x) and f(.), the plain path and the oracle of the
-// fast one.
+// Explicit im2col and col2im, the report's u(x) and f(.): one of the two ways to convolve, and the
+// faster where a strided gradient has few channels.
 //
 // columns: dense (batch, in_channels * kernel_h * kernel_w, out_h * out_w). Pictures may be in
 // either memory format. Destination overwritten (col2im does not add to what was there). Callers
