@@ -57,34 +57,27 @@ struct Block {  // kLanes neighbouring elements in one register
   }
 };
 
-// Calls body(Block, x) so that the blocks from x on cover [run.begin, run.end), with the widest
-// registers that fit; the last two may overlap, for work that may be done twice. False when the
-// run is shorter than the shortest register.
-template <class T, int bytes = kVectorBytes, class Body>
-bool cover(InsideRun run, const Body& body) {
+// to[y * to_stride + i] = from[y * from_stride + i * step], for rows of `count` elements.
+template <class T, int bytes = kVectorBytes>
+void copy_rows(T* to, int64_t to_stride, const T* from, int64_t from_stride, int64_t step,
+               int64_t rows, int64_t count) {
   using Wide = Block<T, bytes>;
-  if (run.end - run.begin < Wide::kLanes) {
-    if constexpr (bytes > 16) return cover<T, bytes / 2>(run, body);
-    return false;
+  if (step > 2 || count < Wide::kLanes) {
+    if constexpr (bytes > 16) {
+      return copy_rows<T, bytes / 2>(to, to_stride, from, from_stride, step, rows, count);
+    }
+    for (int64_t y = 0; y < rows; ++y, to += to_stride, from += from_stride) {
+      for (int64_t i = 0; i < count; ++i) to[i] = from[i * step];
+    }
+    return;
   }
-  for (int64_t x = run.begin; x < run.end; x += Wide::kLanes) {
-    body(Wide(), x + Wide::kLanes <= run.end ? x : run.end - Wide::kLanes);
+  for (int64_t y = 0; y < rows; ++y, to += to_stride, from += from_stride) {
+    for (int64_t i = 0; i < count; i += Wide::kLanes) {  // the last two blocks may overlap
+      const int64_t x = i + Wide::kLanes <= count ? i : count - Wide::kLanes;
+      const Wide block = step == 1 ? Wide::load(from + x) : Wide::load_every_second(from + 2 * x);
+      block.store(to + x);
+    }
   }
-  return true;
-}
-
-// to[i] = from[i * step]
-template <class T>
-void copy_run(T* to, const T* from, int64_t step, int64_t count) {
-  const bool copied =
-      step == 1
-          ? cover<T>({0, count},
-                     [&](auto block, int64_t i) { decltype(block)::load(from + i).store(to + i); })
-          : step == 2 && cover<T>({0, count}, [&](auto block, int64_t i) {
-              decltype(block)::load_every_second(from + 2 * i).store(to + i);
-            });
-  if (copied) return;
-  for (int64_t i = 0; i < count; ++i) to[i] = from[i * step];
 }
 
 template <class T>
@@ -98,13 +91,14 @@ void im2col_row(T* row, const T* plane, int64_t stride_h, int64_t stride_w, cons
                 const GatherAxis& cols, int64_t i, int64_t j) {
   const InsideRun ys = inside_run(rows.source(0, i), rows.step, rows.source_size, rows.count);
   const InsideRun xs = inside_run(cols.source(0, j), cols.step, cols.source_size, cols.count);
-  const T* from = plane + rows.source(ys.begin, i) * stride_h + cols.source(xs.begin, j) * stride_w;
   fill_zero(row, ys.begin * cols.count);
   fill_zero(row + ys.end * cols.count, (rows.count - ys.end) * cols.count);
   row += ys.begin * cols.count;
-  for (int64_t y = ys.begin; y < ys.end; ++y, row += cols.count, from += rows.step * stride_h) {
+  copy_rows(row + xs.begin, cols.count,
+            plane + rows.source(ys.begin, i) * stride_h + cols.source(xs.begin, j) * stride_w,
+            rows.step * stride_h, cols.step * stride_w, ys.end - ys.begin, xs.end - xs.begin);
+  for (int64_t y = ys.begin; y < ys.end && xs.end - xs.begin < cols.count; ++y, row += cols.count) {
     for (int64_t x = 0; x < xs.begin; ++x) row[x] = T(0);
-    copy_run(row + xs.begin, from, cols.step * stride_w, xs.end - xs.begin);
     for (int64_t x = xs.end; x < cols.count; ++x) row[x] = T(0);
   }
 }
@@ -145,119 +139,167 @@ struct Tile {
   int64_t y0, y1, x0, x1;
 };
 
-// One tap into the sums of a tile. Where rows are short, and equally long in the tile and in the
-// patch matrix, all of them are one run; it also adds what the picture's border cuts off at the
-// rows' ends, and those few sums are set back to what they were.
-template <class T>
-void add_tap(T* sums, const T* row, const Tile& tile, const GatherAxis& rows,
-             const GatherAxis& cols, int64_t i, int64_t j, int64_t ahead) {
-  const int64_t width = tile.x1 - tile.x0, shift = cols.source(tile.x0, j);
-  const InsideRun xs = inside_run(shift, 1, cols.source_size, width);
-  const InsideRun ys = inside_run(rows.source(tile.y0, i), 1, rows.source_size, tile.y1 - tile.y0);
-  if (xs.begin == xs.end) return;  // nothing of this tap lies inside: `row` may lie anywhere
-  sums += ys.begin * width;
-  row += rows.source(tile.y0 + ys.begin, i) * cols.source_size + shift;
-  const int64_t high = ys.end - ys.begin, cut = width - (xs.end - xs.begin);
-  constexpr int64_t kShort = 16, kMostSaved = 256;
-  if (width > kShort || width != cols.source_size || cut * high > kMostSaved) {
-    for (int64_t y = 0; y < high; ++y, sums += width, row += cols.source_size) {
-      add_run(sums + xs.begin, row + xs.begin, xs.end - xs.begin, ahead);
-    }
-    return;
-  }
-  T saved[kMostSaved];
-  int64_t count = 0;
-  const auto for_each_cut = [&](const auto& body) {
-    for (int64_t y = 0; y < high && cut > 0; ++y) {
-      for (int64_t x = 0; x < xs.begin; ++x) body(sums[y * width + x]);
-      for (int64_t x = xs.end; x < width; ++x) body(sums[y * width + x]);
-    }
+// The taps of a tile as runs to add, worked out once for all channels. Where rows are short, and
+// equally long in the tile and in the patch matrix, all rows of a tap are one run; it also adds
+// what the picture's border cuts off at the rows' ends, and those few sums are set back.
+struct TileTaps {
+  static constexpr int64_t kMost = 64, kShort = 16, kMostCut = 128;
+  struct Tap {
+    int64_t to, from;      // first sum, first column element
+    int64_t runs, length;  // run r begins r * width sums and r * source_w elements on
+    int64_t cuts;          // sums to set back: cut[0, cuts)
+    int16_t cut[kMostCut];
   };
-  for_each_cut([&](const T& sum) { saved[count++] = sum; });
-  add_run(sums + xs.begin, row + xs.begin, high * width - cut, ahead);
-  count = 0;
-  for_each_cut([&](T& sum) { sum = saved[count++]; });
-}
+  Tap taps[kMost];
+  int64_t count = 0, next = 0;  // taps held; the first one that is not, or -1 after the last
 
-// sums[y - y0][x - x0] = all taps, in order.
-template <class T>
-void sum_tile(T* sums, const T* columns, const Tile& tile, const GatherAxis& rows,
-              const GatherAxis& cols, const ConvShape& s) {
-  // The next channel follows where one fits the nearest caches; in a larger one the runs are long,
-  // and a page further on in the same run is what comes next.
-  const int64_t channel = s.taps() * s.out_pixels(), ahead = channel <= 32768 ? channel : 1024;
-  fill_zero(sums, (tile.y1 - tile.y0) * (tile.x1 - tile.x0));
-  for (int64_t i = 0; i < rows.taps; ++i) {
-    for (int64_t j = 0; j < cols.taps; ++j) {
+  void collect(int64_t begin, const Tile& tile, const GatherAxis& rows, const GatherAxis& cols,
+               const ConvShape& s) {
+    count = 0;
+    for (next = begin; next < rows.taps * cols.taps; ++next) {
+      if (count == kMost) return;
+      const int64_t i = next / cols.taps, j = next % cols.taps;
       const int64_t tap = rows.kernel_index(i) * s.kernel_w + cols.kernel_index(j);
-      add_tap(sums, columns + tap * s.out_pixels(), tile, rows, cols, i, j, ahead);
+      add(tap * s.out_pixels(), tile, rows, cols, i, j);
+    }
+    next = -1;
+  }
+
+  void add(int64_t columns_row, const Tile& tile, const GatherAxis& rows, const GatherAxis& cols,
+           int64_t i, int64_t j) {
+    const int64_t width = tile.x1 - tile.x0, first = cols.source(tile.x0, j);
+    const InsideRun xs = inside_run(first, 1, cols.source_size, width);
+    const InsideRun ys =
+        inside_run(rows.source(tile.y0, i), 1, rows.source_size, tile.y1 - tile.y0);
+    const int64_t high = ys.end - ys.begin, cut = width - (xs.end - xs.begin);
+    if (high == 0 || cut == width) return;  // nothing of this tap lies inside
+    Tap& tap = taps[count++];
+    tap.to = ys.begin * width + xs.begin;
+    tap.from =
+        columns_row + rows.source(tile.y0 + ys.begin, i) * cols.source_size + first + xs.begin;
+    tap.runs = high;
+    tap.length = width - cut;
+    tap.cuts = 0;
+    if (width > kShort || width != cols.source_size || cut * high > kMostCut) return;
+    tap.runs = 1;
+    tap.length = high * width - cut;
+    for (int64_t y = ys.begin; y < ys.end && cut > 0; ++y) {
+      const int64_t row = y * width;
+      for (int64_t x = 0; x < xs.begin; ++x) tap.cut[tap.cuts++] = static_cast<int16_t>(row + x);
+      for (int64_t x = xs.end; x < width; ++x) tap.cut[tap.cuts++] = static_cast<int16_t>(row + x);
+    }
+  }
+
+  // sums += the taps in order; rows of `width` sums, of source_w column elements
+  template <class T>
+  void add_to(T* sums, const T* columns, int64_t width, int64_t source_w, int64_t ahead) const {
+    for (const Tap* tap = taps; tap < taps + count; ++tap) {
+      T saved[kMostCut];
+      for (int64_t k = 0; k < tap->cuts; ++k) saved[k] = sums[tap->cut[k]];
+      for (int64_t run = 0; run < tap->runs; ++run) {
+        add_run(sums + tap->to + run * width, columns + tap->from + run * source_w, tap->length,
+                ahead);
+      }
+      for (int64_t k = 0; k < tap->cuts; ++k) sums[tap->cut[k]] = saved[k];
+    }
+  }
+};
+
+// to[y * to_stride + 2 i] = even[y][i], to[y * to_stride + 2 i + 1] = odd[y][i], for dense rows of
+// even_count and odd_count sums; there may be one even element more.
+template <class T, int bytes = kVectorBytes>
+void interleave_rows(T* to, int64_t to_stride, const T* even, const T* odd, int64_t rows,
+                     int64_t even_count, int64_t odd_count) {
+  using Wide = Block<T, bytes>;
+  if constexpr (bytes > 16) {
+    if (odd_count < Wide::kLanes) {
+      return interleave_rows<T, bytes / 2>(to, to_stride, even, odd, rows, even_count, odd_count);
+    }
+  }
+  const bool wide = odd_count >= Wide::kLanes;
+  for (int64_t y = 0; y < rows; ++y, to += to_stride, even += even_count, odd += odd_count) {
+    for (int64_t i = 0; wide && i < odd_count; i += Wide::kLanes) {
+      const int64_t x = i + Wide::kLanes <= odd_count ? i : odd_count - Wide::kLanes;
+      Wide::store_interleaved(to + 2 * x, Wide::load(even + x), Wide::load(odd + x));
+    }
+    for (int64_t i = wide ? odd_count : 0; i < even_count; ++i) {
+      to[2 * i] = even[i];
+      if (i < odd_count) to[2 * i + 1] = odd[i];
     }
   }
 }
 
-// to[i * step] = from[i]
-template <class T>
-void spread_run(T* to, const T* from, int64_t step, int64_t count) {
-  if (step == 1) return copy_run(to, from, 1, count);
-  for (int64_t i = 0; i < count; ++i) to[i * step] = from[i];
-}
-
-// to[2 i] = even[i], to[2 i + 1] = odd[i]; there may be one even element more.
-template <class T>
-void interleave_runs(T* to, const T* even, const T* odd, int64_t even_count, int64_t odd_count) {
-  const bool covered = cover<T>({0, odd_count}, [&](auto block, int64_t i) {
-    using Wide = decltype(block);
-    Wide::store_interleaved(to + 2 * i, Wide::load(even + i), Wide::load(odd + i));
-  });
-  for (int64_t i = covered ? odd_count : 0; i < even_count; ++i) {
-    to[2 * i] = even[i];
-    if (i < odd_count) to[2 * i + 1] = odd[i];
-  }
-}
-
-// One phase of one channel, or for stride 2 the two phases of a row together, so that whole
-// registers of neighbours are written. Sums are gathered tile by tile in memory that stays in the
+// One tile of one phase, or for stride 2 of the two phases of a row together, so that whole
+// registers of neighbours are written; all channels. Sums are gathered in memory that stays in the
 // first-level cache: a column is read once, in long runs, and a pixel written once.
 template <class T>
-void col2im_phase(T* plane, int64_t stride_h, int64_t stride_w, const T* columns,
-                  const GatherAxis& rows, const GatherAxis* cols, int64_t together,
-                  const ConvShape& s) {
-  constexpr int64_t kSums = 16384 / static_cast<int64_t>(sizeof(T));
+struct TileSums {
+  static constexpr int64_t kSums = 16384 / static_cast<int64_t>(sizeof(T));
+  const ConvShape& s;
+  const GatherAxis& rows;
+  const GatherAxis* cols;
+  int64_t together;
+  TileTaps taps[2];
   T sums[2][kSums];
-  const int64_t width = cols[0].count < kSums ? cols[0].count : kSums;
-  const int64_t height = width > 0 ? kSums / width : 0;
-  for (int64_t y0 = 0; y0 < rows.count && width > 0; y0 += height) {
-    const int64_t y1 = y0 + height < rows.count ? y0 + height : rows.count;
-    for (int64_t x0 = 0; x0 < cols[0].count; x0 += width) {
-      int64_t counts[2];
+
+  TileSums(const ConvShape& shape, const GatherAxis& row_axis, const GatherAxis* col_axes,
+           int64_t phases)  // the memory stays as it is
+      : s(shape), rows(row_axis), cols(col_axes), together(phases) {}
+
+  void run(T* plane, int64_t stride_c, int64_t stride_h, int64_t stride_w, const T* columns,
+           int64_t channels, const Tile& first) {
+    // The next channel follows where one fits the nearest caches; in a larger one the runs are
+    // long, and a page further on in the same run is what comes next.
+    const int64_t channel = s.taps() * s.out_pixels(), ahead = channel <= 32768 ? channel : 1024;
+    Tile tiles[2] = {first, first};
+    for (int64_t k = 0; k < together; ++k) {
+      if (tiles[k].x1 > cols[k].count) tiles[k].x1 = cols[k].count;
+      taps[k].collect(0, tiles[k], rows, cols[k], s);
+    }
+    const int64_t high = first.y1 - first.y0, even = tiles[0].x1 - first.x0;
+    for (int64_t c = 0; c < channels; ++c, plane += stride_c, columns += channel) {
       for (int64_t k = 0; k < together; ++k) {
-        const int64_t x1 = x0 + width < cols[k].count ? x0 + width : cols[k].count;
-        counts[k] = x1 - x0;
-        sum_tile(sums[k], columns, {y0, y1, x0, x1}, rows, cols[k], s);
+        const int64_t width = tiles[k].x1 - first.x0;
+        fill_zero(sums[k], high * width);
+        taps[k].add_to(sums[k], columns, width, s.out_w, ahead);
+        if (taps[k].next < 0) continue;
+        while (taps[k].next >= 0) {
+          taps[k].collect(taps[k].next, tiles[k], rows, cols[k], s);
+          taps[k].add_to(sums[k], columns, width, s.out_w, ahead);
+        }
+        taps[k].collect(0, tiles[k], rows, cols[k], s);
       }
-      for (int64_t y = 0; y < y1 - y0; ++y) {
-        T* to = plane + rows.dest(y0 + y) * stride_h + cols[0].dest(x0) * stride_w;
-        if (together == 2) {
-          interleave_runs(to, sums[0] + y * counts[0], sums[1] + y * counts[1], counts[0],
-                          counts[1]);
-        } else {
-          spread_run(to, sums[0] + y * counts[0], cols[0].dest_step * stride_w, counts[0]);
+      T* to = plane + rows.dest(first.y0) * stride_h + cols[0].dest(first.x0) * stride_w;
+      const int64_t to_stride = rows.dest_step * stride_h, step = cols[0].dest_step * stride_w;
+      if (together == 2) {
+        interleave_rows(to, to_stride, sums[0], sums[1], high, even, tiles[1].x1 - first.x0);
+      } else if (step == 1) {
+        copy_rows(to, to_stride, sums[0], even, 1, high, even);
+      } else {
+        for (int64_t y = 0; y < high; ++y) {
+          for (int64_t x = 0; x < even; ++x) to[y * to_stride + x * step] = sums[0][y * even + x];
         }
       }
     }
   }
-}
+};
 
 template <class T>
 void col2im_channels(T* plane, int64_t stride_c, int64_t stride_h, int64_t stride_w,
                      const T* columns, int64_t channels, const ConvShape& s) {
+  constexpr int64_t kSums = TileSums<T>::kSums;
   const int64_t together = s.stride_w == 2 && stride_w == 1 ? 2 : 1;
   for (int64_t phase = 0; phase < s.stride_h * s.stride_w; phase += together) {
     const GatherAxis rows = mirrored_rows(s, phase / s.stride_w);
     const GatherAxis cols[] = {mirrored_cols(s, phase % s.stride_w), mirrored_cols(s, 1)};
-    for (int64_t c = 0; c < channels; ++c) {
-      col2im_phase(plane + c * stride_c, stride_h, stride_w,
-                   columns + c * s.taps() * s.out_pixels(), rows, cols, together, s);
+    const int64_t width = cols[0].count < kSums ? cols[0].count : kSums;
+    const int64_t height = width > 0 ? kSums / width : 1;
+    TileSums<T> tile(s, rows, cols, together);
+    for (int64_t y0 = 0; y0 < rows.count; y0 += height) {
+      const int64_t y1 = y0 + height < rows.count ? y0 + height : rows.count;
+      for (int64_t x0 = 0; x0 < cols[0].count; x0 += width) {
+        tile.run(plane, stride_c, stride_h, stride_w, columns, channels, {y0, y1, x0, x0 + width});
+      }
     }
   }
 }
