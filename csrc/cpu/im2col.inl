@@ -295,10 +295,15 @@ void col2im_channels(T* plane, int64_t stride_c, int64_t stride_h, int64_t strid
     const int64_t width = cols[0].count < kSums ? cols[0].count : kSums;
     const int64_t height = width > 0 ? kSums / width : 1;
     TileSums<T> tile(s, rows, cols, together);
-    for (int64_t y0 = 0; y0 < rows.count; y0 += height) {
-      const int64_t y1 = y0 + height < rows.count ? y0 + height : rows.count;
-      for (int64_t x0 = 0; x0 < cols[0].count; x0 += width) {
-        tile.run(plane, stride_c, stride_h, stride_w, columns, channels, {y0, y1, x0, x0 + width});
+    // A phase of one tile is planned once for all channels; a larger one reads channel by channel.
+    const int64_t group = rows.count <= height && cols[0].count <= width ? channels : 1;
+    for (int64_t c = 0; c < channels; c += group) {
+      for (int64_t y0 = 0; y0 < rows.count; y0 += height) {
+        const int64_t y1 = y0 + height < rows.count ? y0 + height : rows.count;
+        for (int64_t x0 = 0; x0 < cols[0].count; x0 += width) {
+          tile.run(plane + c * stride_c, stride_c, stride_h, stride_w,
+                   columns + c * s.taps() * s.out_pixels(), group, {y0, y1, x0, x0 + width});
+        }
       }
     }
   }
