@@ -41,7 +41,7 @@ class Mutant(NamedTuple):
 
     @property
     def tests(self) -> tuple[str, ...]:
-        return POINTWISE if self.file.endswith("pointwise.cpp") else CONVOLUTIONS
+        return (*POINTWISE, *CONVOLUTIONS) if self.file == POINT else CONVOLUTIONS
 
 
 SHAPE = "csrc/conv_shape.h"
