@@ -16,7 +16,7 @@
 
 #include <cstdint>
 
-#include "cpu/image.h"
+#include "cpu/integers.h"
 #include "cpu/isa.h"
 
 namespace pydenoise::cpu {

@@ -1,5 +1,6 @@
 #include "cpu/im2col.h"
 
+#include "cpu/integers.h"
 #include "cpu/isa.h"
 #include "parallel.h"
 

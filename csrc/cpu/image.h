@@ -23,17 +23,4 @@ ImageView<T> dense_image(T* data, int64_t channels, int64_t height, int64_t widt
   return {data, picture, height * width, width, 1};
 }
 
-inline int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-inline int64_t round_up(int64_t a, int64_t b) {
-  return ceil_div(a, b) * b;
-}
-inline int64_t smaller(int64_t a, int64_t b) {
-  return a < b ? a : b;
-}
-inline int64_t larger(int64_t a, int64_t b) {
-  return a > b ? a : b;
-}
-
 }  // namespace pydenoise::cpu

@@ -3,7 +3,7 @@
 #include <atomic>
 #include <cstdlib>
 
-#include "cpu/image.h"
+#include "cpu/integers.h"
 
 namespace pydenoise::cpu {
 namespace {

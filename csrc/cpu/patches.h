@@ -11,7 +11,7 @@
 #include <cstring>
 
 #include "conv_shape.h"
-#include "cpu/image.h"
+#include "cpu/integers.h"
 
 namespace pydenoise::cpu {
 

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "cpu/integers.h"
 #include "parallel.h"
 
 namespace pydenoise::cpu {

@@ -108,11 +108,7 @@ def _span(tensor: Tensor) -> tuple[int, int]:
 
 def is_channels_last(tensor: Tensor) -> bool:
     """True for a 4-d tensor in channels_last order; one that fits both counts as contiguous."""
-    return (
-        tensor.dim() == 4
-        and not tensor.is_contiguous()
-        and tensor.is_contiguous(memory_format=torch.channels_last)
-    )
+    return memory.format_of(tensor) is torch.channels_last
 
 
 def output(
@@ -130,8 +126,8 @@ def output(
     """
     if out is None:
         memory_format = torch.contiguous_format
-        if picture and len(shape) == 4 and is_channels_last(like):
-            memory_format = torch.channels_last
+        if picture and len(shape) == 4:
+            memory_format = memory.format_of(like)
         return memory.empty(
             tuple(shape), dtype=like.dtype, device=like.device, memory_format=memory_format
         )

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._check import is_channels_last
 from ._reference import (
     avg_pool2d as avg_pool2d,
     avg_pool2d_backward as avg_pool2d_backward,
@@ -131,7 +132,7 @@ def _dense(tensor: Tensor) -> tuple[Tensor, bool]:
     """The tensor itself when a kernel can read it, else a contiguous copy; and its format."""
     if tensor.is_contiguous():
         return tensor, False
-    if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+    if is_channels_last(tensor):
         return tensor, True
     return tensor.contiguous(), False
 

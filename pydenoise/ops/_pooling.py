@@ -12,12 +12,10 @@ from pydenoise import memory
 from . import _check
 from ._backend import select
 from ._check import Pair
-from ._shape import extent
-
-Window = tuple[int, int, int, int, int, int]
+from ._shape import PoolWindow, extent
 
 
-def _window(op: str, kernel_size: Pair, stride: Pair | None, padding: Pair) -> Window:
+def _window(op: str, kernel_size: Pair, stride: Pair | None, padding: Pair) -> PoolWindow:
     kernel = _check.pair(op, "kernel_size", kernel_size, 1)
     step = kernel if stride is None else _check.pair(op, "stride", stride, 1)
     pad = _check.pair(op, "padding", padding, 0)
@@ -28,7 +26,7 @@ def _window(op: str, kernel_size: Pair, stride: Pair | None, padding: Pair) -> W
     return (*kernel, *step, *pad)
 
 
-def _pooled_size(op: str, size: Sequence[int], window: Window) -> tuple[int, int, int, int]:
+def _pooled_size(op: str, size: Sequence[int], window: PoolWindow) -> tuple[int, int, int, int]:
     n, c, h, w = size
     kh, kw, sh, sw, ph, pw = window
     if h + 2 * ph < kh or w + 2 * pw < kw:

@@ -40,7 +40,7 @@ from ._reference_pointwise import (
     sigmoid,
     sigmoid_backward,
 )
-from ._shape import ConvShape
+from ._shape import ConvShape, PoolWindow
 
 __all__ = [
     "adam_step",
@@ -70,9 +70,6 @@ __all__ = [
     "upsample_nearest2d",
     "upsample_nearest2d_backward",
 ]
-
-PoolWindow: TypeAlias = tuple[int, int, int, int, int, int]
-"""kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w."""
 
 Pixels: TypeAlias = tuple[EllipsisType, slice, slice]
 """Index of a tensor (..., H, W) that picks a strided rectangle of its pixels."""

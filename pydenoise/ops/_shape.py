@@ -6,7 +6,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
+
+PoolWindow: TypeAlias = tuple[int, int, int, int, int, int]
+"""kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w."""
 
 
 def extent(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
