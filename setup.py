@@ -25,18 +25,9 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 RECORD = ROOT / "pydenoise" / "_build.json"
 SOURCES = [
-    "csrc/bindings.cpp",
-    "csrc/conv_shape.cpp",
-    "csrc/parallel.cpp",
-    "csrc/cpu/conv2d.cpp",
-    "csrc/cpu/conv2d_grad_weight.cpp",
-    "csrc/cpu/gemm.cpp",
-    "csrc/cpu/im2col.cpp",
-    "csrc/cpu/isa.cpp",
-    "csrc/cpu/pointwise.cpp",
-    "csrc/cpu/kernels_scalar.cpp",
-    "csrc/cpu/kernels_avx2.cpp",
-    "csrc/cpu/kernels_avx512.cpp",
+    str(path.relative_to(ROOT))
+    for pattern in ("*.cpp", "cpu/*.cpp")
+    for path in sorted((ROOT / "csrc").glob(pattern))
 ]
 # No errno and no trap is looked at, and no product is fused with a sum unless the code says so:
 # none of that changes a number. Loops stay loops: most runs are too short for a call of memset.

@@ -196,8 +196,10 @@ void conv2d(bool is_double, Memory output, bool output_last, Memory input, bool 
     const T* w = elements<const T>(weight, weight_count(s), "weight");
     const T* b = elements<const T>(bias, s.out_channels, "bias", true);
     T* scratch = workspace.take<T>(cpu::conv2d_workspace<T>(s, thread_count()));
-    cpu::conv2d(output_image(to, s, output_last), input_image(from, s, input_last), w, b, scratch,
-                s);
+    cpu::Finish<T> finish;
+    finish.bias = b;
+    cpu::conv2d(output_image(to, s, output_last), input_image(from, s, input_last), w, finish,
+                scratch, s);
   });
 }
 
@@ -212,8 +214,10 @@ void conv2d_grad_input(bool is_double, Memory grad_input, bool grad_input_last, 
     const T* w = elements<const T>(weight, weight_count(s), "weight");
     const T* b = elements<const T>(bias, s.in_channels, "bias", true);
     T* scratch = workspace.take<T>(cpu::conv2d_grad_input_workspace<T>(s, thread_count()));
+    cpu::Finish<T> finish;
+    finish.bias = b;
     cpu::conv2d_grad_input(input_image(to, s, grad_input_last),
-                           output_image(from, s, grad_output_last), w, b, scratch, s);
+                           output_image(from, s, grad_output_last), w, finish, scratch, s);
   });
 }
 
@@ -226,9 +230,10 @@ void conv2d_grad_weight(bool is_double, Memory grad_weight, Memory grad_output,
     T* to = elements<T>(grad_weight, weight_count(s), "grad_weight");
     const T* gradient = elements<const T>(grad_output, output_count(s), "grad_output");
     const T* from = elements<const T>(input, input_count(s), "input");
-    T* scratch = workspace.take<T>(cpu::conv2d_grad_weight_workspace<T>(s, thread_count()));
-    cpu::conv2d_grad_weight(to, output_image(gradient, s, grad_output_last),
-                            input_image(from, s, input_last), scratch, s, accumulate);
+    const auto gz = output_image(gradient, s, grad_output_last);
+    const auto x = input_image(from, s, input_last);
+    T* scratch = workspace.take<T>(cpu::conv2d_grad_weight_workspace(gz, x, s, thread_count()));
+    cpu::conv2d_grad_weight(to, gz, x, scratch, s, accumulate);
   });
 }
 

@@ -107,6 +107,17 @@ PYDENOISE_HOST_DEVICE inline GatherAxis mirrored_axis(int64_t in_size, int64_t o
           tap_stride, phase, stride};
 }
 
+// The same gather with its taps in the order of the source: what they read may then be one run.
+PYDENOISE_HOST_DEVICE inline GatherAxis in_source_order(GatherAxis a) {
+  if (a.tap_step < 0) {
+    a.offset += (a.taps - 1) * a.tap_step;
+    a.first_tap += (a.taps - 1) * a.tap_stride;
+    a.tap_step = -a.tap_step;
+    a.tap_stride = -a.tap_stride;
+  }
+  return a;
+}
+
 // Positions [begin, end) of `count` whose source index first + i * step lies in [0, size).
 struct InsideRun {
   int64_t begin, end;

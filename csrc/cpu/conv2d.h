@@ -1,37 +1,39 @@
 // The three products of a convolution as implicit GEMM: the patch matrix is never stored.
 //
 // Destination first, inputs next, shape last. Pictures may be in either memory format, each its
-// own. Weights are dense (out_channels, in_channels/groups, kernel_h, kernel_w), bias may be null.
-// Everything is overwritten unless `accumulate`. Callers have checked the shape (why_invalid) and
-// that nothing overlaps; workspace holds that many elements, aligned to kAlignment bytes, for the
-// current instruction set and at most `threads` threads.
+// own. Weights are dense (out_channels, in_channels/groups, kernel_h, kernel_w). Everything is
+// overwritten unless `accumulate`. Callers have checked the shape (why_invalid) and that nothing
+// overlaps; workspace holds that many elements, aligned to kAlignment bytes, for the current
+// instruction set and at most `threads` threads.
 //
-// The order in which the terms of one element are added: taps row by row, in each tap the channels,
-// bias last; grad_weight: in pieces, see conv2d_grad_weight.cpp.
+// The order in which the terms of one element are added: taps row by row, as they lie in the
+// source, in each tap the channels, bias last; grad_weight: in pieces, see conv2d_grad_weight.cpp.
 #pragma once
 
 #include "conv_shape.h"
+#include "cpu/finish.h"
 #include "cpu/image.h"
 
 namespace pydenoise::cpu {
 
-// output[n, m, y, x] = bias[m] + sum over (i, j, c) of weight[m, c, i, j] * input at that tap
+// output[n, m, y, x] = finish(sum over (i, j, c) of weight[m, c, i, j] * input at that tap)
 template <class T>
 int64_t conv2d_workspace(const ConvShape& shape, int64_t threads);
 template <class T>
-void conv2d(ImageView<T> output, ImageView<const T> input, const T* weight, const T* bias,
+void conv2d(ImageView<T> output, ImageView<const T> input, const T* weight, const Finish<T>& finish,
             T* workspace, const ConvShape& shape);
 
-// grad_input = f(W^T grad_output) + bias (in_channels values: a transposed convolution's own)
+// grad_input = finish(f(W^T grad_output)); a bias is a transposed convolution's own
 template <class T>
 int64_t conv2d_grad_input_workspace(const ConvShape& shape, int64_t threads);
 template <class T>
 void conv2d_grad_input(ImageView<T> grad_input, ImageView<const T> grad_output, const T* weight,
-                       const T* bias, T* workspace, const ConvShape& shape);
+                       const Finish<T>& finish, T* workspace, const ConvShape& shape);
 
 // grad_weight (+)= grad_output u(input)^T
 template <class T>
-int64_t conv2d_grad_weight_workspace(const ConvShape& shape, int64_t threads);
+int64_t conv2d_grad_weight_workspace(ImageView<const T> grad_output, ImageView<const T> input,
+                                     const ConvShape& shape, int64_t threads);
 template <class T>
 void conv2d_grad_weight(T* grad_weight, ImageView<const T> grad_output, ImageView<const T> input,
                         T* workspace, const ConvShape& shape, bool accumulate);

@@ -80,22 +80,38 @@ Kernels<T> kernels_in_use() {
   return kernels_of(*in_use().load(), T());
 }
 
-template <class T>
-const Ukernel<T>& ukernel_for(int64_t m, int64_t n) {
-  const Kernels<T> all = kernels_in_use<T>();
-  const auto cost = [&](const Ukernel<T>& k) {
-    return ceil_div(m, k.mr) * ceil_div(n, k.nr) * k.cost;
-  };
-  const Ukernel<T>* best = &all.ukernels[0];
-  for (int64_t i = 1; i < all.ukernel_count; ++i) {
-    if (cost(all.ukernels[i]) < cost(*best)) best = &all.ukernels[i];
+namespace {
+
+template <class Kernel, class Cost>
+const Kernel& cheapest(const KernelTable<Kernel>& kernels, const Cost& cost) {
+  const Kernel* best = kernels.begin();
+  for (const Kernel& kernel : kernels) {
+    if (cost(kernel) < cost(*best)) best = &kernel;
   }
   return *best;
 }
 
+}  // namespace
+
+template <class T>
+const OuterKernel<T>& outer_kernel_for(int64_t m, int64_t n) {
+  return cheapest(kernels_in_use<T>().outer, [=](const OuterKernel<T>& kernel) {
+    return ceil_div(m, kernel.mr) * ceil_div(n, kernel.nr) * kernel.cost;
+  });
+}
+
+template <class T>
+const GatherKernel<T>& gather_kernel_for(int64_t channels) {
+  return cheapest(kernels_in_use<T>().gather, [=](const GatherKernel<T>& kernel) {
+    return ceil_div(channels, kernel.nr) * kernel.cost;
+  });
+}
+
 template Kernels<float> kernels_in_use<float>();
 template Kernels<double> kernels_in_use<double>();
-template const Ukernel<float>& ukernel_for<float>(int64_t, int64_t);
-template const Ukernel<double>& ukernel_for<double>(int64_t, int64_t);
+template const OuterKernel<float>& outer_kernel_for<float>(int64_t, int64_t);
+template const OuterKernel<double>& outer_kernel_for<double>(int64_t, int64_t);
+template const GatherKernel<float>& gather_kernel_for<float>(int64_t);
+template const GatherKernel<double>& gather_kernel_for<double>(int64_t);
 
 }  // namespace pydenoise::cpu

@@ -20,9 +20,11 @@ bool set_isa(const std::string& name);
 template <class T>
 Kernels<T> kernels_in_use();
 
-// The micro-kernel of the instruction set in use that needs the fewest instructions for a
-// product of m x n; which one it is does not change a bit of the result.
+// The kernels of the instruction set in use that need the least time: for an outer product of
+// m x n, for pixels of so many channels. Which one it is does not change a bit of the result.
 template <class T>
-const Ukernel<T>& ukernel_for(int64_t m, int64_t n);
+const OuterKernel<T>& outer_kernel_for(int64_t m, int64_t n);
+template <class T>
+const GatherKernel<T>& gather_kernel_for(int64_t channels);
 
 }  // namespace pydenoise::cpu

@@ -11,10 +11,24 @@
 
 namespace pydenoise::cpu {
 
+// Kernels of one kind to pick from.
+template <class Kernel>
+struct KernelTable {
+  const Kernel* data;
+  int64_t count;
+
+  const Kernel* begin() const { return data; }
+  const Kernel* end() const { return data + count; }
+};
+template <class Kernel, int64_t kCount>
+constexpr KernelTable<Kernel> table(const Kernel (&kernels)[kCount]) {
+  return {kernels, kCount};
+}
+
 template <class T>
 struct Kernels {
-  const Ukernel<T>* ukernels;
-  int64_t ukernel_count;
+  KernelTable<OuterKernel<T>> outer;
+  KernelTable<GatherKernel<T>> gather;
 
   // Neighbouring channels of one picture. plane: element (c, y, x) at c * stride_c + y * stride_h +
   // x * stride_w; columns: their dense rows of the patch matrix. Both overwrite what they write.

@@ -1,5 +1,7 @@
-// Micro-kernels in plain C++, for every machine; compilers turn the inner loop into vectors.
-// A product and a sum each round here, there is no fused multiply-add to count on.
+// Micro-kernels for every machine: vectors of 16 bytes in the compiler's own notation, which it
+// turns into whatever the machine has. A product and a sum each round here, there is no fused
+// multiply-add to count on.
+#include <cstring>
 #include <utility>
 
 #include "cpu/kernels.h"
@@ -10,35 +12,49 @@ namespace {
 constexpr int64_t kVectorBytes = 16;
 #include "cpu/im2col.inl"
 
-template <class T, int MR, int NR>
-void ukernel(T* c, const T* a, const T* b, int64_t k, bool accumulate) {
-  T sum[MR][NR];
-  for (int i = 0; i < MR; ++i) {
-    for (int j = 0; j < NR; ++j) sum[i][j] = T(0);
+template <class Element, class Vector>
+struct Portable {
+  using T = Element;
+  using V = Vector;
+  static constexpr int kLanes = sizeof(V) / sizeof(T);
+  static V zero() { return V{}; }
+  static V load(const T* p) { return load_some(p, kLanes); }
+  static V load_some(const T* p, int lanes) {
+    V v = zero();
+    std::memcpy(&v, p, static_cast<size_t>(lanes) * sizeof(T));
+    return v;
   }
-  for (; k > 0; --k, a += MR, b += NR) {
-    for (int i = 0; i < MR; ++i) {
-      for (int j = 0; j < NR; ++j) sum[i][j] += a[i] * b[j];
-    }
+  static V broadcast(const T* p) { return zero() + *p; }
+  static void store(T* p, V v) { store_some(p, v, kLanes); }
+  static void store_some(T* p, V v, int lanes) {
+    std::memcpy(p, &v, static_cast<size_t>(lanes) * sizeof(T));
   }
-  for (int i = 0; i < MR; ++i) {
-    for (int j = 0; j < NR; ++j) {
-      T& element = c[i * NR + j];
-      element = accumulate ? element + sum[i][j] : sum[i][j];
-    }
-  }
-}
+  static V add(V a, V b) { return a + b; }
+  static V multiply_add(V a, V b, V c) { return a * b + c; }
+  static V relu(V x) { return x < zero() ? zero() : x; }
+  static V relu_backward(V gradient, V output) { return output <= zero() ? zero() : gradient; }
+  static V leaky_relu(V value, V sign, T slope) { return sign > zero() ? value : value * slope; }
+};
 
-constexpr Ukernel<float> kFloat[] = {{4, 8, 14, ukernel<float, 4, 8>}};
-constexpr Ukernel<double> kDouble[] = {{4, 4, 14, ukernel<double, 4, 4>}};
+using Floats = Portable<float, float __attribute__((vector_size(16)))>;
+using Doubles = Portable<double, double __attribute__((vector_size(16)))>;
+
+#include "cpu/ukernel.inl"
+
+constexpr OuterKernel<float> kFloatOuter[] = {{4, 8, 8, outer_kernel<Floats, 4, 2>}};
+constexpr OuterKernel<double> kDoubleOuter[] = {{4, 4, 8, outer_kernel<Doubles, 4, 2>}};
+constexpr GatherKernel<float> kFloatGather[] = {{4, 8, 20, gather_kernel<Floats, 4, 2>},
+                                                {8, 4, 11, gather_kernel<Floats, 8, 1>}};
+constexpr GatherKernel<double> kDoubleGather[] = {{4, 4, 20, gather_kernel<Doubles, 4, 2>},
+                                                  {8, 2, 11, gather_kernel<Doubles, 8, 1>}};
 
 }  // namespace
 
 Kernels<float> float_kernels_scalar() {
-  return {kFloat, sizeof kFloat / sizeof *kFloat, im2col_channels<float>, col2im_channels<float>};
+  return {table(kFloatOuter), table(kFloatGather), im2col_channels<float>, col2im_channels<float>};
 }
 Kernels<double> double_kernels_scalar() {
-  return {kDouble, sizeof kDouble / sizeof *kDouble, im2col_channels<double>,
+  return {table(kDoubleOuter), table(kDoubleGather), im2col_channels<double>,
           col2im_channels<double>};
 }
 

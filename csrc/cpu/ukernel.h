@@ -1,30 +1,65 @@
-// The micro-kernel: one tile of a matrix product, held in registers.
+// The two micro-kernels: a tile of a result held in registers until its sums are finished.
 //
-//         B panel: k rows of nr              C tile: mr rows of nr, row-major, dense
-//         +----------------+
-//         | k = 0: b0..b15 |                 sum[i][j] = sum over k of a[k][i] * b[k][j]
-//         | k = 1: ...     |                 c[i][j] = sum, or c[i][j] + sum when accumulate
-//         +----------------+
-//   A panel: k rows of mr                    The sum runs over k upwards from zero, one fused
-//   a[k][0..mr)                              multiply-add a term, whatever c held: so the bits
-//                                            depend neither on mr, nr nor the tile's place, and
-//                                            the rounding of a long sum grows with its pieces.
+// OuterKernel sums over pixels (or the k of a matrix product); both operands lie side by side:
 //
-// Panels are packed, zero-padded to full width; a tile is always computed whole. Panels and tile
-// are aligned to kAlignment. What part of a tile is real only its store knows (gemm.h).
+//   c[i][j] = sum over steps of a[step][i] * b[step][j]        i < mr, j < nr, c dense
+//
+// GatherKernel sums over the terms of a convolution, which it reads in place: for pixel i of the
+// tile and channel j
+//
+//   dest[i][j] = finish( sum over taps, k of source[i][tap + k] * weights[tap, k][j] )
+//
+// where the channels of a tap, or of a whole row of taps, are one run of memory. Weights are
+// packed, nr channels a term, zero-padded.
+//
+// Order: each sum runs over its terms upwards from zero, one fused multiply-add a term, in blocks
+// of a fixed number of terms that are then added up. So the bits depend neither on mr, nr nor the
+// tile's place, and the rounding of a long sum grows with its blocks.
 #pragma once
 
 #include <cstdint>
+
+#include "cpu/finish.h"
 
 namespace pydenoise::cpu {
 
 constexpr int64_t kAlignment = 64;
 
+// Terms that are added up from zero at a time.
+constexpr int64_t kTermBlock = 512;
+
+constexpr int64_t kMostRows = 8;       // of a GatherKernel
+constexpr int64_t kMostChannels = 64;  // nr of any kernel
+
+// count[0] x count[1] x count[2] steps, the last the fastest; how far each moves a and b.
+struct OuterWalk {
+  int64_t count[3], a_step[3], b_step[3];
+};
+
 template <class T>
-struct Ukernel {
+struct OuterKernel {
   int64_t mr, nr;
-  int64_t cost;  // instructions a step of k: multiply-adds, loads, broadcasts
-  void (*run)(T* c, const T* a, const T* b, int64_t k, bool accumulate);
+  int64_t cost;  // of one step, relative
+  // Overwrites c, or adds the finished sums to it. Reads whole rows of mr and nr at every step.
+  void (*run)(T* c, const T* a, const T* b, const OuterWalk& walk, bool accumulate);
+};
+
+template <class T>
+struct GatherTile {
+  const T* source[kMostRows];  // first term of each pixel
+  T* dest[kMostRows];          // its first channel of this panel
+  const T* output[kMostRows];  // the same of Finish::output; unused without it
+  const T* weights;
+  int64_t tap_rows, tap_row_step, tap_cols, tap_col_step, run;  // steps and lengths in elements
+  int64_t channels;                                             // written, at most nr
+};
+
+template <class T>
+struct GatherKernel {
+  int64_t mr, nr;
+  int64_t cost;  // of one term of one pixel, relative
+  // All mr rows are computed and written; callers point surplus ones at memory to spare.
+  void (*run)(const GatherTile<T>& tile, const T* bias, const Finish<T>& finish);
 };
 
 }  // namespace pydenoise::cpu

@@ -1,34 +1,138 @@
-// The body of every vector micro-kernel, included inside the target region of its instruction
-// set. Vec gives the vector type and its five operations; MR rows by NV vectors of accumulators
-// stay in registers for the whole loop, which takes every inner loop unrolled.
+// The bodies of the micro-kernels (ukernel.h), included inside the target region of an instruction
+// set. Vec gives the vector type and its operations; MR rows by NV vectors of accumulators stay in
+// registers for the whole loop, which takes every inner loop unrolled.
 
 template <class Vec, int MR, int NV>
-void ukernel(typename Vec::T* c, const typename Vec::T* a, const typename Vec::T* b, int64_t k,
-             bool accumulate) {
+void outer_kernel(typename Vec::T* c, const typename Vec::T* a, const typename Vec::T* b,
+                  const OuterWalk& walk, bool accumulate) {
+  using T = typename Vec::T;
   constexpr int kLanes = Vec::kLanes;
   typename Vec::V sum[MR][NV];
 #pragma GCC unroll 32
   for (int i = 0; i < MR; ++i) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) sum[i][v] = Vec::zero();
   }
-  for (; k > 0; --k, a += MR, b += NV * kLanes) {
-    typename Vec::V row[NV];
-#pragma GCC unroll 2
-    for (int v = 0; v < NV; ++v) row[v] = Vec::load(b + v * kLanes);
+  for (int64_t x = 0; x < walk.count[0]; ++x) {
+    for (int64_t y = 0; y < walk.count[1]; ++y) {
+      const T* left = a + x * walk.a_step[0] + y * walk.a_step[1];
+      const T* right = b + x * walk.b_step[0] + y * walk.b_step[1];
+      for (int64_t z = walk.count[2]; z > 0; --z, left += walk.a_step[2], right += walk.b_step[2]) {
+        typename Vec::V row[NV];
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; ++v) row[v] = Vec::load(right + v * kLanes);
 #pragma GCC unroll 32
-    for (int i = 0; i < MR; ++i) {
-      const typename Vec::V left = Vec::broadcast(a + i);
-#pragma GCC unroll 2
-      for (int v = 0; v < NV; ++v) sum[i][v] = Vec::multiply_add(left, row[v], sum[i][v]);
+        for (int i = 0; i < MR; ++i) {
+          const typename Vec::V factor = Vec::broadcast(left + i);
+#pragma GCC unroll 4
+          for (int v = 0; v < NV; ++v) sum[i][v] = Vec::multiply_add(factor, row[v], sum[i][v]);
+        }
+      }
     }
   }
 #pragma GCC unroll 32
   for (int i = 0; i < MR; ++i) {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) {
-      typename Vec::T* to = c + (i * NV + v) * kLanes;
+      T* to = c + (i * NV + v) * kLanes;
       Vec::store(to, accumulate ? Vec::add(Vec::load(to), sum[i][v]) : sum[i][v]);
     }
   }
+}
+
+template <class Vec>
+typename Vec::V finished(typename Vec::V sum, const typename Vec::T* output, int lanes,
+                         const Finish<typename Vec::T>& finish) {
+  if (finish.activation == Activation::kNone) return sum;
+  const bool is_relu = finish.activation == Activation::kRelu;
+  if (finish.output.data == nullptr) {
+    return is_relu ? Vec::relu(sum) : Vec::leaky_relu(sum, sum, finish.slope);
+  }
+  const typename Vec::V z = Vec::load_some(output, lanes);
+  return is_relu ? Vec::relu_backward(sum, z) : Vec::leaky_relu(sum, z, finish.slope);
+}
+
+// Bias, activation and store of one finished tile.
+template <class Vec, int MR, int NV>
+void finish_tile(const typename Vec::V (&sum)[MR][NV], const GatherTile<typename Vec::T>& tile,
+                 const typename Vec::T* bias, const Finish<typename Vec::T>& finish) {
+  constexpr int kLanes = Vec::kLanes;
+#pragma GCC unroll 4
+  for (int v = 0; v < NV; ++v) {
+    const int64_t left = tile.channels - v * kLanes;
+    const int lanes = static_cast<int>(left < kLanes ? left : kLanes);
+    if (lanes <= 0) break;
+    const typename Vec::V add =
+        bias == nullptr ? Vec::zero() : Vec::load_some(bias + v * kLanes, lanes);
+#pragma GCC unroll 32
+    for (int i = 0; i < MR; ++i) {
+      const typename Vec::V with_bias = bias == nullptr ? sum[i][v] : Vec::add(sum[i][v], add);
+      const auto* output = finish.output.data == nullptr ? nullptr : tile.output[i] + v * kLanes;
+      Vec::store_some(tile.dest[i] + v * kLanes, finished<Vec>(with_bias, output, lanes, finish),
+                      lanes);
+    }
+  }
+}
+
+template <class Vec, int MR, int NV>
+void gather_kernel(const GatherTile<typename Vec::T>& tile, const typename Vec::T* bias,
+                   const Finish<typename Vec::T>& finish) {
+  using T = typename Vec::T;
+  constexpr int kLanes = Vec::kLanes;
+  typename Vec::V sum[MR][NV], total[MR][NV];
+  const auto clear = [](auto& sums) {
+#pragma GCC unroll 32
+    for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) sums[i][v] = Vec::zero();
+    }
+  };
+  clear(sum);
+  const T* weights = tile.weights;
+  int64_t room = kTermBlock;  // terms left in this block
+  bool has_total = false;
+  for (int64_t tap_row = 0; tap_row < tile.tap_rows; ++tap_row) {
+    for (int64_t tap_col = 0; tap_col < tile.tap_cols; ++tap_col) {
+      int64_t first = tap_row * tile.tap_row_step + tap_col * tile.tap_col_step;
+      const int64_t end = first + tile.run;
+      while (first < end) {
+        const T* source[MR];
+#pragma GCC unroll 32
+        for (int i = 0; i < MR; ++i) source[i] = tile.source[i] + first;
+        const int64_t count = end - first < room ? end - first : room;
+        for (int64_t k = 0; k < count; ++k, weights += NV * kLanes) {
+          typename Vec::V row[NV];
+#pragma GCC unroll 4
+          for (int v = 0; v < NV; ++v) row[v] = Vec::load(weights + v * kLanes);
+#pragma GCC unroll 32
+          for (int i = 0; i < MR; ++i) {
+            const typename Vec::V factor = Vec::broadcast(source[i] + k);
+#pragma GCC unroll 4
+            for (int v = 0; v < NV; ++v) sum[i][v] = Vec::multiply_add(factor, row[v], sum[i][v]);
+          }
+        }
+        first += count;
+        room -= count;
+        if (room == 0) {
+          if (!has_total) clear(total);
+#pragma GCC unroll 32
+          for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 4
+            for (int v = 0; v < NV; ++v) total[i][v] = Vec::add(total[i][v], sum[i][v]);
+          }
+          clear(sum);
+          has_total = true;
+          room = kTermBlock;
+        }
+      }
+    }
+  }
+  if (has_total) {
+#pragma GCC unroll 32
+    for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) sum[i][v] = Vec::add(total[i][v], sum[i][v]);
+    }
+  }
+  finish_tile<Vec, MR, NV>(sum, tile, bias, finish);
 }

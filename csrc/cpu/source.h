@@ -1,0 +1,54 @@
+// How a convolution reads its source: channels together, nothing outside memory.
+//
+// A band is the destination positions [y0, y1) of one picture and group, in every phase. Where the
+// picture already lies channels together and no tap leaves it, it is read in place; else the rows
+// that the band reads are copied, channels together, zeros around them. Where such a copy would
+// hold more than the patches themselves (large strides, dilations or paddings), the patches are
+// copied.
+#pragma once
+
+#include "cpu/direction.h"
+#include "cpu/image.h"
+
+namespace pydenoise::cpu {
+
+// Channel c of tap (i, j) of the pixel at position (y, x) of a band and phase:
+//   first[(y - y0) * y_step + x * x_step + i * tap_row_step + j * tap_col_step + c]
+template <class T>
+struct Reading {
+  const T* first;
+  int64_t y_step, x_step;
+  int64_t tap_rows, tap_cols, tap_row_step, tap_col_step;
+  int64_t channels;
+};
+
+template <class T>
+class Source {
+ public:
+  // With `always_copy` never in place: for a kernel that reads more than the channels.
+  Source(ImageView<const T> image, const Direction& direction, bool always_copy = false);
+
+  // Elements that a band of so many positions needs in a buffer, for reading in any format.
+  static int64_t buffer_size(const Direction& direction, int64_t band);
+
+  // Copies what all phases of the band read, where that is the way; before `reading`.
+  void prepare(T* buffer, int64_t picture, int64_t group, int64_t y0, int64_t y1) const;
+  // One phase of the band; copies its patches where that is the way.
+  Reading<T> reading(T* buffer, int64_t picture, int64_t group, int64_t phase, int64_t y0,
+                     int64_t y1) const;
+
+ private:
+  enum class Way { kInPlace, kRows, kPatches };
+
+  void copy_channels(T* to, const T* from, int64_t pixels) const;
+  void copy_patches(T* buffer, const T* from, const GatherAxis& rows, const GatherAxis& cols,
+                    int64_t y0, int64_t y1) const;
+
+  ImageView<const T> image_;
+  const Direction& direction_;
+  int64_t channels_;
+  bool channels_together_;
+  Way way_;
+};
+
+}  // namespace pydenoise::cpu
