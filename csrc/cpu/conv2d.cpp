@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "cpu/bands.h"
+#include "cpu/few_channels.h"
 #include "cpu/isa.h"
 #include "cpu/source.h"
 #include "cpu/transpose.h"
@@ -12,35 +14,28 @@
 namespace pydenoise::cpu {
 namespace {
 
-constexpr int64_t kBandElements = int64_t{1} << 16;  // of a picture in one band: stays in cache
-constexpr int64_t kTasksWanted = 16;                 // enough to keep threads busy
-
 template <class T>
 struct Plan {
   const GatherKernel<T>& kernel;
-  int64_t panels;                  // of packed weights, kernel.nr channels each
-  int64_t group_size;              // packed elements of one group
-  int64_t band, bands;             // positions of a task, tasks of a picture
+  int64_t panels;      // of packed weights, kernel.nr channels each
+  int64_t group_size;  // packed elements of one group
+  Bands bands;
   int64_t source_size, dest_size;  // elements of the buffers of one task
   int64_t slot_size;
 
   explicit Plan(const Direction& d)
       : kernel(gather_kernel_for<T>(d.dest_channels)),
         panels(ceil_div(d.dest_channels, kernel.nr)),
-        group_size(round_up(panels * kernel.nr * d.all_terms(), kAlignment)) {
-    const int64_t positions = d.rows(0).count;
-    const int64_t most = ceil_div(positions * d.shape.batch * d.shape.groups, kTasksWanted);
-    const int64_t row = larger(Source<T>::buffer_size(d, 2) - Source<T>::buffer_size(d, 1),
-                               dest_rows(d, 1) * d.dest_w * d.dest_channels);
-    band = larger(1, smaller(smaller(positions, most), kBandElements / larger(row, 1)));
-    bands = ceil_div(positions, band);
-    source_size = round_up(Source<T>::buffer_size(d, band), kAlignment);
-    dest_size = round_up(dest_rows(d, band) * d.dest_w * d.dest_channels, kAlignment);
-    slot_size = larger(source_size + dest_size, round_up(d.shape.taps() * kernel.nr, kAlignment));
-  }
+        group_size(round_up(panels * kernel.nr * d.all_terms(), kAlignment)),
+        bands(d, larger(Source<T>::buffer_size(d, 2) - Source<T>::buffer_size(d, 1),
+                        dest_band_size(d, 1))),
+        source_size(round_up(Source<T>::buffer_size(d, bands.rows), kAlignment)),
+        dest_size(round_up(dest_band_size(d, bands.rows), kAlignment)),
+        slot_size(
+            larger(source_size + dest_size, round_up(d.shape.taps() * kernel.nr, kAlignment))) {}
 
-  static int64_t dest_rows(const Direction& d, int64_t positions) {
-    return positions * d.rows(0).dest_step;
+  static int64_t dest_band_size(const Direction& d, int64_t positions) {
+    return positions * d.rows(0).dest_step * d.dest_w * d.dest_channels;
   }
   // Where the packed weights of a phase begin: every tap belongs to one phase only.
   int64_t phase_begin(const Direction& d, int64_t phase) const {
@@ -161,10 +156,8 @@ void gather_convolution(ImageView<T> dest, ImageView<const T> image, const T* we
 
   const bool in_place = dest.stride_c == 1 || d.dest_channels == 1;
   const int64_t step = d.rows(0).dest_step;
-  parallel_tasks(s.batch * s.groups * plan.bands, thread_count(), [&](int64_t task, int64_t slot) {
-    const int64_t picture = task / (s.groups * plan.bands), group = task / plan.bands % s.groups;
-    const int64_t y0 = task % plan.bands * plan.band;
-    const int64_t y1 = smaller(d.rows(0).count, y0 + plan.band);
+  parallel_tasks(plan.bands.tasks(d), thread_count(), [&](int64_t task, int64_t slot) {
+    const auto [picture, group, y0, y1] = plan.bands.task(task, d);
     T* const source_buffer = slots + slot * plan.slot_size;
     T* const dest_buffer = source_buffer + plan.source_size;
 
@@ -197,33 +190,45 @@ void gather_convolution(ImageView<T> dest, ImageView<const T> image, const T* we
 }
 
 template <class T>
-int64_t gather_workspace(const Direction& d, int64_t threads) {
+int64_t workspace_for(const Direction& d, int64_t threads) {
   const Plan<T> plan(d);
-  return d.shape.groups * plan.group_size + threads * plan.slot_size;
+  const int64_t general = d.shape.groups * plan.group_size + threads * plan.slot_size;
+  if (!has_few_channels(d, Finish<T>{})) return general;
+  return larger(general, few_channels_workspace<T>(d, threads));
+}
+
+template <class T>
+void convolve(ImageView<T> dest, ImageView<const T> image, const T* weight, const Finish<T>& finish,
+              T* workspace, const Direction& d) {
+  if (has_few_channels(d, finish)) {
+    few_channels_convolution(dest, image, weight, finish, workspace, d);
+  } else {
+    gather_convolution(dest, image, weight, finish, workspace, d);
+  }
 }
 
 }  // namespace
 
 template <class T>
 int64_t conv2d_workspace(const ConvShape& shape, int64_t threads) {
-  return gather_workspace<T>(Direction(shape, false), threads);
+  return workspace_for<T>(Direction(shape, false), threads);
 }
 
 template <class T>
 void conv2d(ImageView<T> output, ImageView<const T> input, const T* weight, const Finish<T>& finish,
             T* workspace, const ConvShape& shape) {
-  gather_convolution(output, input, weight, finish, workspace, Direction(shape, false));
+  convolve(output, input, weight, finish, workspace, Direction(shape, false));
 }
 
 template <class T>
 int64_t conv2d_grad_input_workspace(const ConvShape& shape, int64_t threads) {
-  return gather_workspace<T>(Direction(shape, true), threads);
+  return workspace_for<T>(Direction(shape, true), threads);
 }
 
 template <class T>
 void conv2d_grad_input(ImageView<T> grad_input, ImageView<const T> grad_output, const T* weight,
                        const Finish<T>& finish, T* workspace, const ConvShape& shape) {
-  gather_convolution(grad_input, grad_output, weight, finish, workspace, Direction(shape, true));
+  convolve(grad_input, grad_output, weight, finish, workspace, Direction(shape, true));
 }
 
 template int64_t conv2d_workspace<float>(const ConvShape&, int64_t);

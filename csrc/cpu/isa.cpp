@@ -107,11 +107,21 @@ const GatherKernel<T>& gather_kernel_for(int64_t channels) {
   });
 }
 
+template <class T>
+const PlaneKernel<T>* plane_kernel_for(int64_t channels) {
+  for (const PlaneKernel<T>& kernel : kernels_in_use<T>().plane) {
+    if (kernel.channels == channels) return &kernel;
+  }
+  return nullptr;
+}
+
 template Kernels<float> kernels_in_use<float>();
 template Kernels<double> kernels_in_use<double>();
 template const OuterKernel<float>& outer_kernel_for<float>(int64_t, int64_t);
 template const OuterKernel<double>& outer_kernel_for<double>(int64_t, int64_t);
 template const GatherKernel<float>& gather_kernel_for<float>(int64_t);
 template const GatherKernel<double>& gather_kernel_for<double>(int64_t);
+template const PlaneKernel<float>* plane_kernel_for<float>(int64_t);
+template const PlaneKernel<double>* plane_kernel_for<double>(int64_t);
 
 }  // namespace pydenoise::cpu

@@ -27,4 +27,8 @@ const OuterKernel<T>& outer_kernel_for(int64_t m, int64_t n);
 template <class T>
 const GatherKernel<T>& gather_kernel_for(int64_t channels);
 
+// The kernel that writes exactly so many channels; null for more than a few.
+template <class T>
+const PlaneKernel<T>* plane_kernel_for(int64_t channels);
+
 }  // namespace pydenoise::cpu

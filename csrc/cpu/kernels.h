@@ -29,6 +29,7 @@ template <class T>
 struct Kernels {
   KernelTable<OuterKernel<T>> outer;
   KernelTable<GatherKernel<T>> gather;
+  KernelTable<PlaneKernel<T>> plane;
 
   // Neighbouring channels of one picture. plane: element (c, y, x) at c * stride_c + y * stride_h +
   // x * stride_w; columns: their dense rows of the patch matrix. Both overwrite what they write.

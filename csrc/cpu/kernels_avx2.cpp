@@ -21,6 +21,13 @@ namespace {
 constexpr int64_t kVectorBytes = 32;
 #include "cpu/im2col.inl"
 
+// Keeps the compiler from loading a value again for each instruction that uses it.
+template <class V>
+V in_register(V v) {
+  asm("" : "+x"(v));
+  return v;
+}
+
 struct Floats {
   using T = float;
   using V = __m256;
@@ -28,6 +35,7 @@ struct Floats {
   static V zero() { return _mm256_setzero_ps(); }
   static V load(const T* p) { return _mm256_loadu_ps(p); }
   static V load_some(const T* p, int lanes) { return _mm256_maskload_ps(p, first(lanes)); }
+  static V load_once(const T* p) { return in_register(load(p)); }
   static V broadcast(const T* p) { return _mm256_broadcast_ss(p); }
   static void store(T* p, V v) { _mm256_storeu_ps(p, v); }
   static void store_some(T* p, V v, int lanes) { _mm256_maskstore_ps(p, first(lanes), v); }
@@ -54,6 +62,7 @@ struct Doubles {
   static V zero() { return _mm256_setzero_pd(); }
   static V load(const T* p) { return _mm256_loadu_pd(p); }
   static V load_some(const T* p, int lanes) { return _mm256_maskload_pd(p, first(lanes)); }
+  static V load_once(const T* p) { return in_register(load(p)); }
   static V broadcast(const T* p) { return _mm256_broadcast_sd(p); }
   static void store(T* p, V v) { _mm256_storeu_pd(p, v); }
   static void store_some(T* p, V v, int lanes) { _mm256_maskstore_pd(p, first(lanes), v); }
@@ -89,14 +98,24 @@ constexpr GatherKernel<float> kFloatGather[] = {{4, 24, 30, gather_kernel<Floats
 constexpr GatherKernel<double> kDoubleGather[] = {{4, 12, 30, gather_kernel<Doubles, 4, 3>},
                                                   {6, 8, 21, gather_kernel<Doubles, 6, 2>},
                                                   {8, 4, 12, gather_kernel<Doubles, 8, 1>}};
+constexpr PlaneKernel<float> kFloatPlane[] = {{1, 8, Floats::kLanes, plane_kernel<Floats, 1, 8>},
+                                              {2, 6, Floats::kLanes, plane_kernel<Floats, 2, 6>},
+                                              {3, 4, Floats::kLanes, plane_kernel<Floats, 3, 4>},
+                                              {4, 3, Floats::kLanes, plane_kernel<Floats, 4, 3>}};
+constexpr PlaneKernel<double> kDoublePlane[] = {
+    {1, 8, Doubles::kLanes, plane_kernel<Doubles, 1, 8>},
+    {2, 6, Doubles::kLanes, plane_kernel<Doubles, 2, 6>},
+    {3, 4, Doubles::kLanes, plane_kernel<Doubles, 3, 4>},
+    {4, 3, Doubles::kLanes, plane_kernel<Doubles, 4, 3>}};
 
 }  // namespace
 
 Kernels<float> float_kernels_avx2() {
-  return {table(kFloatOuter), table(kFloatGather), im2col_channels<float>, col2im_channels<float>};
+  return {table(kFloatOuter), table(kFloatGather), table(kFloatPlane), im2col_channels<float>,
+          col2im_channels<float>};
 }
 Kernels<double> double_kernels_avx2() {
-  return {table(kDoubleOuter), table(kDoubleGather), im2col_channels<double>,
+  return {table(kDoubleOuter), table(kDoubleGather), table(kDoublePlane), im2col_channels<double>,
           col2im_channels<double>};
 }
 

@@ -21,6 +21,13 @@ namespace {
 constexpr int64_t kVectorBytes = 64;
 #include "cpu/im2col.inl"
 
+// Keeps the compiler from loading a value again for each instruction that uses it.
+template <class V>
+V in_register(V v) {
+  asm("" : "+v"(v));
+  return v;
+}
+
 struct Floats {
   using T = float;
   using V = __m512;
@@ -28,6 +35,7 @@ struct Floats {
   static V zero() { return _mm512_setzero_ps(); }
   static V load(const T* p) { return _mm512_loadu_ps(p); }
   static V load_some(const T* p, int lanes) { return _mm512_maskz_loadu_ps(first(lanes), p); }
+  static V load_once(const T* p) { return in_register(load(p)); }
   static V broadcast(const T* p) { return _mm512_set1_ps(*p); }
   static void store(T* p, V v) { _mm512_storeu_ps(p, v); }
   static void store_some(T* p, V v, int lanes) { _mm512_mask_storeu_ps(p, first(lanes), v); }
@@ -54,6 +62,7 @@ struct Doubles {
   static V zero() { return _mm512_setzero_pd(); }
   static V load(const T* p) { return _mm512_loadu_pd(p); }
   static V load_some(const T* p, int lanes) { return _mm512_maskz_loadu_pd(first(lanes), p); }
+  static V load_once(const T* p) { return in_register(load(p)); }
   static V broadcast(const T* p) { return _mm512_set1_pd(*p); }
   static void store(T* p, V v) { _mm512_storeu_pd(p, v); }
   static void store_some(T* p, V v, int lanes) { _mm512_mask_storeu_pd(p, first(lanes), v); }
@@ -89,14 +98,24 @@ constexpr GatherKernel<float> kFloatGather[] = {{6, 64, 41, gather_kernel<Floats
 constexpr GatherKernel<double> kDoubleGather[] = {{8, 24, 32, gather_kernel<Doubles, 8, 3>},
                                                   {8, 16, 22, gather_kernel<Doubles, 8, 2>},
                                                   {8, 8, 13, gather_kernel<Doubles, 8, 1>}};
+constexpr PlaneKernel<float> kFloatPlane[] = {{1, 8, Floats::kLanes, plane_kernel<Floats, 1, 8>},
+                                              {2, 8, Floats::kLanes, plane_kernel<Floats, 2, 8>},
+                                              {3, 8, Floats::kLanes, plane_kernel<Floats, 3, 8>},
+                                              {4, 6, Floats::kLanes, plane_kernel<Floats, 4, 6>}};
+constexpr PlaneKernel<double> kDoublePlane[] = {
+    {1, 8, Doubles::kLanes, plane_kernel<Doubles, 1, 8>},
+    {2, 8, Doubles::kLanes, plane_kernel<Doubles, 2, 8>},
+    {3, 8, Doubles::kLanes, plane_kernel<Doubles, 3, 8>},
+    {4, 6, Doubles::kLanes, plane_kernel<Doubles, 4, 6>}};
 
 }  // namespace
 
 Kernels<float> float_kernels_avx512() {
-  return {table(kFloatOuter), table(kFloatGather), im2col_channels<float>, col2im_channels<float>};
+  return {table(kFloatOuter), table(kFloatGather), table(kFloatPlane), im2col_channels<float>,
+          col2im_channels<float>};
 }
 Kernels<double> double_kernels_avx512() {
-  return {table(kDoubleOuter), table(kDoubleGather), im2col_channels<double>,
+  return {table(kDoubleOuter), table(kDoubleGather), table(kDoublePlane), im2col_channels<double>,
           col2im_channels<double>};
 }
 

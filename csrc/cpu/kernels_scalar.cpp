@@ -24,6 +24,7 @@ struct Portable {
     std::memcpy(&v, p, static_cast<size_t>(lanes) * sizeof(T));
     return v;
   }
+  static V load_once(const T* p) { return load(p); }
   static V broadcast(const T* p) { return zero() + *p; }
   static void store(T* p, V v) { store_some(p, v, kLanes); }
   static void store_some(T* p, V v, int lanes) {
@@ -47,14 +48,24 @@ constexpr GatherKernel<float> kFloatGather[] = {{4, 8, 20, gather_kernel<Floats,
                                                 {8, 4, 11, gather_kernel<Floats, 8, 1>}};
 constexpr GatherKernel<double> kDoubleGather[] = {{4, 4, 20, gather_kernel<Doubles, 4, 2>},
                                                   {8, 2, 11, gather_kernel<Doubles, 8, 1>}};
+constexpr PlaneKernel<float> kFloatPlane[] = {{1, 8, Floats::kLanes, plane_kernel<Floats, 1, 8>},
+                                              {2, 4, Floats::kLanes, plane_kernel<Floats, 2, 4>},
+                                              {3, 3, Floats::kLanes, plane_kernel<Floats, 3, 3>},
+                                              {4, 2, Floats::kLanes, plane_kernel<Floats, 4, 2>}};
+constexpr PlaneKernel<double> kDoublePlane[] = {
+    {1, 8, Doubles::kLanes, plane_kernel<Doubles, 1, 8>},
+    {2, 4, Doubles::kLanes, plane_kernel<Doubles, 2, 4>},
+    {3, 3, Doubles::kLanes, plane_kernel<Doubles, 3, 3>},
+    {4, 2, Doubles::kLanes, plane_kernel<Doubles, 4, 2>}};
 
 }  // namespace
 
 Kernels<float> float_kernels_scalar() {
-  return {table(kFloatOuter), table(kFloatGather), im2col_channels<float>, col2im_channels<float>};
+  return {table(kFloatOuter), table(kFloatGather), table(kFloatPlane), im2col_channels<float>,
+          col2im_channels<float>};
 }
 Kernels<double> double_kernels_scalar() {
-  return {table(kDoubleOuter), table(kDoubleGather), im2col_channels<double>,
+  return {table(kDoubleOuter), table(kDoubleGather), table(kDoublePlane), im2col_channels<double>,
           col2im_channels<double>};
 }
 

@@ -7,18 +7,6 @@
 namespace pydenoise::cpu {
 namespace {
 
-// Source indices that positions [0, count) of one side read through all phases.
-struct Reach {
-  int64_t first, last;  // of position 0
-  int64_t step;         // for each further position
-  int64_t size;
-
-  int64_t width(int64_t positions) const { return last - first + 1 + (positions - 1) * step; }
-  bool inside(int64_t positions) const {
-    return first >= 0 && last + (positions - 1) * step < size;
-  }
-};
-
 void widen(Reach& reach, const GatherAxis& axis) {
   if (axis.taps == 0) return;
   const bool is_first = reach.last < reach.first;
@@ -70,10 +58,13 @@ template <class T>
 Source<T>::Source(ImageView<const T> image, const Direction& direction, bool always_copy)
     : image_(image),
       direction_(direction),
+      rows_(row_reach(direction)),
+      cols_(col_reach(direction)),
+      width_(cols_.width(direction.cols(0).count)),
       channels_(direction.source_channels),
       channels_together_(image.stride_c == 1 || channels_ == 1) {
-  const bool stays_inside = row_reach(direction).inside(direction.rows(0).count) &&
-                            col_reach(direction).inside(direction.cols(0).count);
+  const bool stays_inside =
+      rows_.inside(direction.rows(0).count) && cols_.inside(direction.cols(0).count);
   way_ = copies_rows(direction) ? Way::kRows : Way::kPatches;
   if (channels_together_ && stays_inside && !always_copy) way_ = Way::kInPlace;
 }
@@ -96,21 +87,19 @@ void Source<T>::copy_channels(T* to, const T* from, int64_t pixels) const {
 template <class T>
 void Source<T>::prepare(T* buffer, int64_t picture, int64_t group, int64_t y0, int64_t y1) const {
   if (way_ != Way::kRows) return;
-  const Reach rows = row_reach(direction_), cols = col_reach(direction_);
-  const int64_t width = cols.width(direction_.cols(0).count);
-  const InsideRun in = inside_run(cols.first, 1, cols.size, width);
+  const InsideRun in = inside_run(cols_.first, 1, cols_.size, width_);
   const T* from = image_.at(picture, group * channels_);
-  for (int64_t i = 0; i < rows.width(y1 - y0); ++i) {
-    T* to = buffer + i * width * channels_;
-    T* const end = to + width * channels_;
-    const int64_t row = rows.first + y0 * rows.step + i;
-    if (row < 0 || row >= rows.size || in.begin == in.end) {
+  for (int64_t i = 0; i < rows_.width(y1 - y0); ++i) {
+    T* to = buffer + i * width_ * channels_;
+    T* const end = to + width_ * channels_;
+    const int64_t row = rows_.first + y0 * rows_.step + i;
+    if (row < 0 || row >= rows_.size || in.begin == in.end) {
       std::fill(to, end, T(0));
       continue;
     }
     std::fill(to, to + in.begin * channels_, T(0));
     copy_channels(to + in.begin * channels_,
-                  from + row * image_.stride_h + (cols.first + in.begin) * image_.stride_w,
+                  from + row * image_.stride_h + (cols_.first + in.begin) * image_.stride_w,
                   in.end - in.begin);
     std::fill(to + in.end * channels_, end, T(0));
   }
@@ -148,20 +137,64 @@ Reading<T> Source<T>::reading(T* buffer, int64_t picture, int64_t group, int64_t
     return {buffer,    cols.count * terms,    terms,     rows.taps,
             cols.taps, cols.taps * channels_, channels_, channels_};
   }
-  const Reach row_range = row_reach(direction_), col_range = col_reach(direction_);
-  const int64_t width = col_range.width(direction_.cols(0).count);
   const bool in_place = way_ == Way::kInPlace;
-  const int64_t row_pitch = in_place ? image_.stride_h : width * channels_;
+  const int64_t row_pitch = in_place ? image_.stride_h : width_ * channels_;
   const int64_t pixel_pitch = in_place ? image_.stride_w : channels_;
   const T* first = buffer;
   if (all_taps > 0) {
     first = in_place
                 ? image + (y0 * rows.step + rows.offset) * row_pitch + cols.offset * pixel_pitch
-                : buffer + (rows.offset - row_range.first) * row_pitch +
-                      (cols.offset - col_range.first) * pixel_pitch;
+                : buffer + (rows.offset - rows_.first) * row_pitch +
+                      (cols.offset - cols_.first) * pixel_pitch;
   }
   return {first,     rows.step * row_pitch,     cols.step * pixel_pitch,     rows.taps,
           cols.taps, rows.tap_step * row_pitch, cols.tap_step * pixel_pitch, channels_};
+}
+
+template <class T>
+int64_t Source<T>::planes_size(const Direction& d, int64_t band) {
+  return row_reach(d).width(band) * (col_reach(d).width(d.cols(0).count) + kRowSlack) *
+         d.source_channels;
+}
+
+template <class T>
+void Source<T>::prepare_planes(T* buffer, int64_t picture, int64_t group, int64_t y0,
+                               int64_t y1) const {
+  const int64_t width = width_ + kRowSlack, height = rows_.width(y1 - y0);
+  const int64_t plane = height * width;
+  const InsideRun in = inside_run(cols_.first, 1, cols_.size, width);
+  const T* from = image_.at(picture, group * channels_);
+  for (int64_t i = 0; i < height; ++i) {
+    T* const to = buffer + i * width;
+    const int64_t row = rows_.first + y0 * rows_.step + i;
+    const bool has_pixels = row >= 0 && row < rows_.size;
+    const int64_t begin = has_pixels ? in.begin : width, end = has_pixels ? in.end : width;
+    for (int64_t c = 0; c < channels_; ++c) {
+      std::fill(to + c * plane, to + c * plane + begin, T(0));
+      std::fill(to + c * plane + end, to + c * plane + width, T(0));
+    }
+    if (begin == end) continue;
+    const T* pixels = from + row * image_.stride_h + (cols_.first + begin) * image_.stride_w;
+    if (channels_together_) {
+      transpose(to + begin, plane, pixels, image_.stride_w, end - begin, channels_);
+    } else {
+      for (int64_t c = 0; c < channels_; ++c) {
+        const T* channel = pixels + c * image_.stride_c;
+        std::copy(channel, channel + (end - begin), to + c * plane + begin);
+      }
+    }
+  }
+}
+
+template <class T>
+PlaneReading<T> Source<T>::plane_reading(const T* buffer, int64_t phase, int64_t band) const {
+  const GatherAxis rows = direction_.rows(phase), cols = direction_.cols(phase);
+  const int64_t width = width_ + kRowSlack;
+  const int64_t first = rows.taps * cols.taps == 0
+                            ? 0
+                            : (rows.offset - rows_.first) * width + cols.offset - cols_.first;
+  return {buffer + first,        rows.step * width, rows.taps, cols.taps,
+          rows.tap_step * width, cols.tap_step,     channels_, rows_.width(band) * width};
 }
 
 template class Source<float>;

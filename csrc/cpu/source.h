@@ -22,6 +22,31 @@ struct Reading {
   int64_t channels;
 };
 
+// The same with every channel a plane of its own, pixels together. Only for directions in which
+// neighbouring positions read neighbouring pixels (cols.step == 1). A row holds kRowSlack elements
+// behind the last that is read, so that vectors of pixels may reach beyond.
+//   first[(y - y0) * row_pitch + x + i * tap_row_step + j * tap_col_step + c * plane]
+template <class T>
+struct PlaneReading {
+  const T* first;
+  int64_t y_step;
+  int64_t tap_rows, tap_cols, tap_row_step, tap_col_step;
+  int64_t channels, plane;
+};
+constexpr int64_t kRowSlack = 16;
+
+// Source indices that the positions of one side read, through all phases and taps.
+struct Reach {
+  int64_t first, last;  // of position 0
+  int64_t step;         // for each further position
+  int64_t size;         // of the picture's side
+
+  int64_t width(int64_t positions) const { return last - first + 1 + (positions - 1) * step; }
+  bool inside(int64_t positions) const {
+    return first >= 0 && last + (positions - 1) * step < size;
+  }
+};
+
 template <class T>
 class Source {
  public:
@@ -37,6 +62,10 @@ class Source {
   Reading<T> reading(T* buffer, int64_t picture, int64_t group, int64_t phase, int64_t y0,
                      int64_t y1) const;
 
+  static int64_t planes_size(const Direction& direction, int64_t band);
+  void prepare_planes(T* buffer, int64_t picture, int64_t group, int64_t y0, int64_t y1) const;
+  PlaneReading<T> plane_reading(const T* buffer, int64_t phase, int64_t band) const;
+
  private:
   enum class Way { kInPlace, kRows, kPatches };
 
@@ -46,6 +75,8 @@ class Source {
 
   ImageView<const T> image_;
   const Direction& direction_;
+  Reach rows_, cols_;
+  int64_t width_;  // pixels of a copied row
   int64_t channels_;
   bool channels_together_;
   Way way_;

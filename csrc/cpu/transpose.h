@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "cpu/integers.h"
+
 #if defined(__SSE__)
 #include <xmmintrin.h>
 #endif
@@ -44,13 +46,19 @@ void transpose(T* to, int64_t to_stride, const T* from, int64_t from_stride, int
       }
     }
   };
-  const int64_t whole_rows = rows - rows % kSide, whole_cols = cols - cols % kSide;
+  const auto block = [=](int64_t i, int64_t j) {
+    if (!transpose_block<kAdd>(to + j * to_stride + i, to_stride, from + i * from_stride + j,
+                               from_stride)) {
+      one_by_one(i, i + kSide, j, j + kSide);
+    }
+  };
+  if (rows < kSide || cols < kSide) return one_by_one(0, rows, 0, cols);
+  // The last block may overlap the one before it, but a sum may not be added twice.
+  const int64_t whole_rows = kAdd ? rows - rows % kSide : rows;
+  const int64_t whole_cols = kAdd ? cols - cols % kSide : cols;
   for (int64_t i = 0; i < whole_rows; i += kSide) {
     for (int64_t j = 0; j < whole_cols; j += kSide) {
-      if (!transpose_block<kAdd>(to + j * to_stride + i, to_stride, from + i * from_stride + j,
-                                 from_stride)) {
-        one_by_one(i, i + kSide, j, j + kSide);
-      }
+      block(smaller(i, rows - kSide), smaller(j, cols - kSide));
     }
   }
   one_by_one(0, whole_rows, whole_cols, cols);

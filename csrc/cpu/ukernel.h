@@ -1,4 +1,4 @@
-// The two micro-kernels: a tile of a result held in registers until its sums are finished.
+// The micro-kernels: a tile of a result held in registers until its sums are finished.
 //
 // OuterKernel sums over pixels (or the k of a matrix product); both operands lie side by side:
 //
@@ -11,6 +11,11 @@
 //
 // where the channels of a tap, or of a whole row of taps, are one run of memory. Weights are
 // packed, nr channels a term, zero-padded.
+//
+// PlaneKernel is GatherKernel for few channels, where vectors of channels would be mostly padding:
+// its vectors hold neighbouring pixels, and the weights are broadcast.
+//
+//   dest[j][i] = finish( sum over taps, c of weights[tap, c][j] * source[tap, plane c][i] )
 //
 // Order: each sum runs over its terms upwards from zero, one fused multiply-add a term, in blocks
 // of a fixed number of terms that are then added up. So the bits depend neither on mr, nr nor the
@@ -60,6 +65,25 @@ struct GatherKernel {
   int64_t cost;  // of one term of one pixel, relative
   // All mr rows are computed and written; callers point surplus ones at memory to spare.
   void (*run)(const GatherTile<T>& tile, const T* bias, const Finish<T>& finish);
+};
+
+constexpr int64_t kMostVectors = 8;  // of a PlaneKernel's tile
+
+template <class T>
+struct PlaneTile {
+  const T* source[kMostVectors];  // first pixel of each vector
+  T* dest[kMostVectors];          // the same of the first channel
+  int64_t dest_plane;             // from a channel to the next
+  const T* weights;               // packed[tap, c][channel]
+  int64_t tap_rows, tap_row_step, tap_cols, tap_col_step, channels, plane;
+};
+
+template <class T>
+struct PlaneKernel {
+  int64_t channels;  // that it writes
+  int64_t vectors, lanes;
+  // Writes whole vectors; callers point surplus ones at memory to spare.
+  void (*run)(const PlaneTile<T>& tile, const T* bias, const Finish<T>& finish);
 };
 
 }  // namespace pydenoise::cpu

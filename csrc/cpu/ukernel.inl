@@ -2,17 +2,31 @@
 // set. Vec gives the vector type and its operations; MR rows by NV vectors of accumulators stay in
 // registers for the whole loop, which takes every inner loop unrolled.
 
+template <class V, int kRows, int kCols>
+inline void clear(V (&sums)[kRows][kCols]) {
+#pragma GCC unroll 32
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 8
+    for (int j = 0; j < kCols; ++j) sums[i][j] = V{};
+  }
+}
+
+template <class Vec, int kRows, int kCols>
+inline void add(typename Vec::V (&to)[kRows][kCols], const typename Vec::V (&sums)[kRows][kCols]) {
+#pragma GCC unroll 32
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 8
+    for (int j = 0; j < kCols; ++j) to[i][j] = Vec::add(to[i][j], sums[i][j]);
+  }
+}
+
 template <class Vec, int MR, int NV>
 void outer_kernel(typename Vec::T* c, const typename Vec::T* a, const typename Vec::T* b,
                   const OuterWalk& walk, bool accumulate) {
   using T = typename Vec::T;
   constexpr int kLanes = Vec::kLanes;
   typename Vec::V sum[MR][NV];
-#pragma GCC unroll 32
-  for (int i = 0; i < MR; ++i) {
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) sum[i][v] = Vec::zero();
-  }
+  clear(sum);
   for (int64_t x = 0; x < walk.count[0]; ++x) {
     for (int64_t y = 0; y < walk.count[1]; ++y) {
       const T* left = a + x * walk.a_step[0] + y * walk.a_step[1];
@@ -80,13 +94,6 @@ void gather_kernel(const GatherTile<typename Vec::T>& tile, const typename Vec::
   using T = typename Vec::T;
   constexpr int kLanes = Vec::kLanes;
   typename Vec::V sum[MR][NV], total[MR][NV];
-  const auto clear = [](auto& sums) {
-#pragma GCC unroll 32
-    for (int i = 0; i < MR; ++i) {
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) sums[i][v] = Vec::zero();
-    }
-  };
   clear(sum);
   const T* weights = tile.weights;
   int64_t room = kTermBlock;  // terms left in this block
@@ -115,11 +122,7 @@ void gather_kernel(const GatherTile<typename Vec::T>& tile, const typename Vec::
         room -= count;
         if (room == 0) {
           if (!has_total) clear(total);
-#pragma GCC unroll 32
-          for (int i = 0; i < MR; ++i) {
-#pragma GCC unroll 4
-            for (int v = 0; v < NV; ++v) total[i][v] = Vec::add(total[i][v], sum[i][v]);
-          }
+          add<Vec>(total, sum);
           clear(sum);
           has_total = true;
           room = kTermBlock;
@@ -127,12 +130,54 @@ void gather_kernel(const GatherTile<typename Vec::T>& tile, const typename Vec::
       }
     }
   }
-  if (has_total) {
-#pragma GCC unroll 32
-    for (int i = 0; i < MR; ++i) {
+  if (has_total) add<Vec>(sum, total);
+  finish_tile<Vec, MR, NV>(sum, tile, bias, finish);
+}
+
+template <class Vec, int kChannels, int kVectors>
+void plane_kernel(const PlaneTile<typename Vec::T>& tile, const typename Vec::T* bias,
+                  const Finish<typename Vec::T>& finish) {
+  using T = typename Vec::T;
+  using V = typename Vec::V;
+  V sum[kChannels][kVectors], total[kChannels][kVectors];
+  clear(sum);
+  const T* weights = tile.weights;
+  int64_t room = kTermBlock;
+  bool has_total = false;
+  for (int64_t tap_row = 0; tap_row < tile.tap_rows; ++tap_row) {
+    for (int64_t tap_col = 0; tap_col < tile.tap_cols; ++tap_col) {
+      int64_t offset = tap_row * tile.tap_row_step + tap_col * tile.tap_col_step;
+      for (int64_t c = 0; c < tile.channels; ++c, offset += tile.plane, weights += kChannels) {
+        V factor[kChannels];
 #pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) sum[i][v] = Vec::add(total[i][v], sum[i][v]);
+        for (int i = 0; i < kChannels; ++i) factor[i] = Vec::broadcast(weights + i);
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) {
+          const V pixels = Vec::load_once(tile.source[v] + offset);
+#pragma GCC unroll 4
+          for (int i = 0; i < kChannels; ++i) {
+            sum[i][v] = Vec::multiply_add(pixels, factor[i], sum[i][v]);
+          }
+        }
+        if (--room == 0) {
+          if (!has_total) clear(total);
+          add<Vec>(total, sum);
+          clear(sum);
+          has_total = true;
+          room = kTermBlock;
+        }
+      }
     }
   }
-  finish_tile<Vec, MR, NV>(sum, tile, bias, finish);
+  if (has_total) add<Vec>(sum, total);
+#pragma GCC unroll 4
+  for (int i = 0; i < kChannels; ++i) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+      const V with_bias =
+          bias == nullptr ? sum[i][v] : Vec::add(sum[i][v], Vec::broadcast(bias + i));
+      Vec::store(tile.dest[v] + i * tile.dest_plane,
+                 finished<Vec>(with_bias, nullptr, Vec::kLanes, finish));
+    }
+  }
 }

@@ -149,16 +149,16 @@ def _is_double(tensor: Tensor) -> bool:
 
 
 def is_faster_with_columns(product: str, shape: ConvShape) -> bool:
-    """True where `auto` takes the im2col chain: for strided gradients in two cases.
+    """True where `auto` takes the im2col chain: gradients of large strides over few channels.
 
-    A picture of few channels is gathered phase by phase in tiles that are mostly empty, where one
-    product over all taps fills them; and of many phases each is too small a product.
+    Each of many phases is then too small a product, where one over all taps fills its tiles.
     """
     phases = shape.stride_h * shape.stride_w
     return (
         product == "conv2d_grad_input"
         and shape.groups == 1
-        and phases > (1 if shape.in_channels <= 16 else 16)
+        and phases > 16
+        and shape.in_channels < 64
     )
 
 
