@@ -41,7 +41,7 @@ class Mutant(NamedTuple):
 
     @property
     def tests(self) -> tuple[str, ...]:
-        return (*POINTWISE, *CONVOLUTIONS) if self.file == POINT else CONVOLUTIONS
+        return (*POINTWISE, *CONVOLUTIONS) if self.file in (POINT, LOOPS) else CONVOLUTIONS
 
 
 SHAPE = "csrc/conv_shape.h"
@@ -50,7 +50,7 @@ WEIGHT = "csrc/cpu/conv2d_grad_weight.cpp"
 GEMM_H, GEMM = "csrc/cpu/gemm.h", "csrc/cpu/gemm.cpp"
 PATCHES, IM2COL = "csrc/cpu/patches.h", "csrc/cpu/im2col.inl"
 UKERNEL, SCALAR = "csrc/cpu/ukernel.inl", "csrc/cpu/kernels_scalar.cpp"
-POINT = "csrc/cpu/pointwise.cpp"
+POINT, LOOPS = "csrc/cpu/pointwise.cpp", "csrc/cpu/pointwise.inl"
 
 # fmt: off
 MUTANTS = [
@@ -152,19 +152,23 @@ MUTANTS = [
     Mutant("last even column of an odd width lost", IM2COL,
            "i < even_count; ++i) {", "i < odd_count; ++i) {"),
     # Pointwise
-    Mutant("gradient passes at zero", POINT,
+    Mutant("gradient passes at zero", LOOPS,
            "output[i] <= 0 ? T(0) : gradient;", "output[i] < 0 ? T(0) : gradient;"),
-    Mutant("sigmoid's gradient as the report prints it", POINT,
+    Mutant("large negative numbers not cut off in the sigmoid", LOOPS,
+           "x = x < -104.0f ? -104.0f : x;", ""),
+    Mutant("sigmoid's gradient as the report prints it", LOOPS,
            "grad_output[i] * (output[i] * (T(1) - output[i]));",
            "grad_output[i] * (output[i] * -output[i]);"),
-    Mutant("bias of the chain lost in channels_last", POINT,
-           "to[c] += bias[c];", "to[c] += 0 * bias[c];"),
-    Mutant("sign of the squared error's gradient", POINT,
+    Mutant("bias of the chain lost in channels_last", LOOPS,
+           "to[i] += row[i];", "to[i] += 0 * row[i];"),
+    Mutant("bias of a channel for the next plane, too", POINT,
+           "smaller(end, (plane + 1) * pixels) - first;", "end - first;"),
+    Mutant("sign of the squared error's gradient", LOOPS,
            "out[i] = (input[i] - target[i]) * scale;", "out[i] = (target[i] - input[i]) * scale;"),
-    Mutant("rest of a loss not summed", POINT,
-           "i < length; ++i, ++lane) lanes[lane]", "i + 1 < length; ++i, ++lane) lanes[lane]"),
-    Mutant("dampening in the first step", POINT,
-           "first_step ? d : momentum", "first_step ? fresh * d : momentum"),
+    Mutant("rest of a loss not summed", LOOPS,
+           "i < count; ++i, ++lane) add", "i + 1 < count; ++i, ++lane) add"),
+    Mutant("dampening in the first step", LOOPS,
+           "f.first ? d : f.momentum", "f.first ? f.fresh * d : f.momentum"),
     Mutant("Adam without correction of the start", POINT,
            "std::sqrt(1 - std::pow(rule.beta2, step))", "std::sqrt(1 - 0 * step)"),
 ]

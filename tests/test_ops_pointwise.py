@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import pytest
@@ -104,6 +104,17 @@ def assert_near(actual: Tensor, wanted: Tensor, roundings: int, what: object) ->
     assert_within(values, Expected(torch.zeros_like(wanted), bound), what)
 
 
+def thread_counts() -> Iterator[int]:
+    """Let torch use one, two and three threads in turn."""
+    before = torch.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            yield count
+    finally:
+        torch.set_num_threads(before)
+
+
 # Activations
 
 
@@ -159,10 +170,37 @@ def test_any_shape(op: Pointwise, place: Place, dtype: torch.dtype) -> None:
         assert_near(op.run(*inputs), wanted, op.roundings, f"{op} {size}")
 
 
+@each_pointwise
+def test_threads_share_the_elements(op: Pointwise, place: Place, dtype: torch.dtype) -> None:
+    inputs = inputs_of(op, 100_003, dtype=dtype, place=place)
+    wanted = op.run(*inputs)
+    for count in thread_counts():
+        room = Room(wanted.shape, dtype, torch.contiguous_format, place.device)
+        assert_same_bits(op.run(*inputs, out=room.tensor), wanted, f"{op}, {count} threads")
+        room.assert_untouched_around()
+
+
 def test_relu_backward_selects(place: Place, dtype: torch.dtype) -> None:
     """An infinite gradient behind a closed gate is gone: a selection, not a product."""
     gz = torch.full((33,), torch.inf, dtype=dtype, device=place.device)
     assert (ops.relu_backward(gz, torch.zeros_like(gz)) == 0).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 16, 17, 48])
+def test_bias_of_the_chain(
+    channels: int, place: Place, dtype: torch.dtype, memory_format: torch.memory_format
+) -> None:
+    """Planes longer than a thread's piece; rows of channels shorter and longer than a vector."""
+    x = torch.zeros(2, 1, 89, 97, dtype=dtype, device=place.device)
+    weight = torch.zeros(channels, 1, 1, 1, dtype=dtype, device=place.device)
+    bias = draw(channels, dtype=dtype).to(place.device)
+    wanted = bias[:, None, None].expand(2, channels, 89, 97)
+    for count in thread_counts():
+        room = Room(wanted.shape, dtype, memory_format, place.device)
+        with ops.use_algorithm("im2col"):
+            ops.conv2d(x, weight, bias, out=room.tensor)
+        assert_same_bits(room.tensor, wanted, f"{channels} channels, {count} threads")
+        room.assert_untouched_around()
 
 
 # Finite differences, in float64 and away from the kinks
@@ -257,14 +295,7 @@ def test_loss_of_many_small_differences(name: str, place: Place) -> None:
 def test_loss_is_the_same_with_any_number_of_threads(name: str, place: Place) -> None:
     loss, _, _ = LOSSES[name]
     x, t = operands(2, 300_007, dtype=torch.float32, place=place)
-    before = torch.get_num_threads()
-    try:
-        values = set()
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            values.add(loss(x, t))
-    finally:
-        torch.set_num_threads(before)
+    values = {loss(x, t) for _ in thread_counts()}
     if place.backend == "reference":
         pytest.skip("the reference leaves the order of its sums to torch")
     assert len(values) == 1

@@ -1,5 +1,5 @@
-// What is compiled once for each instruction set: the micro-kernels and the inner loops of im2col
-// and col2im. isa.cpp holds the table and picks.
+// What is compiled once for each instruction set: the micro-kernels and the inner loops of im2col,
+// of col2im and of all that is pointwise. isa.cpp holds the table and picks.
 //
 // One file for each instruction set (kernels_avx2.cpp, ...) includes the .inl files inside a target
 // region, in an anonymous namespace, after all headers: nothing compiled there can be taken by the
@@ -7,6 +7,7 @@
 #pragma once
 
 #include "conv_shape.h"
+#include "cpu/pointwise_kernels.h"
 #include "cpu/ukernel.h"
 
 namespace pydenoise::cpu {
@@ -37,6 +38,8 @@ struct Kernels {
                           int64_t stride_w, int64_t channels, const ConvShape& shape);
   void (*col2im_channels)(T* plane, int64_t stride_c, int64_t stride_h, int64_t stride_w,
                           const T* columns, int64_t channels, const ConvShape& shape);
+
+  PointwiseKernels<T> pointwise;
 };
 
 Kernels<float> float_kernels_scalar();

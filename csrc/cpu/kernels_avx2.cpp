@@ -19,7 +19,9 @@ namespace pydenoise::cpu {
 namespace {
 
 constexpr int64_t kVectorBytes = 32;
+constexpr bool kFused = true;
 #include "cpu/im2col.inl"
+#include "cpu/pointwise.inl"
 
 // Keeps the compiler from loading a value again for each instruction that uses it.
 template <class V>
@@ -112,11 +114,11 @@ constexpr PlaneKernel<double> kDoublePlane[] = {
 
 Kernels<float> float_kernels_avx2() {
   return {table(kFloatOuter), table(kFloatGather), table(kFloatPlane), im2col_channels<float>,
-          col2im_channels<float>};
+          col2im_channels<float>, kPointwise<float>};
 }
 Kernels<double> double_kernels_avx2() {
   return {table(kDoubleOuter), table(kDoubleGather), table(kDoublePlane), im2col_channels<double>,
-          col2im_channels<double>};
+          col2im_channels<double>, kPointwise<double>};
 }
 
 }  // namespace pydenoise::cpu

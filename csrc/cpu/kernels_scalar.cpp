@@ -10,7 +10,9 @@ namespace pydenoise::cpu {
 namespace {
 
 constexpr int64_t kVectorBytes = 16;
+constexpr bool kFused = false;
 #include "cpu/im2col.inl"
+#include "cpu/pointwise.inl"
 
 template <class Element, class Vector>
 struct Portable {
@@ -62,11 +64,11 @@ constexpr PlaneKernel<double> kDoublePlane[] = {
 
 Kernels<float> float_kernels_scalar() {
   return {table(kFloatOuter), table(kFloatGather), table(kFloatPlane), im2col_channels<float>,
-          col2im_channels<float>};
+          col2im_channels<float>, kPointwise<float>};
 }
 Kernels<double> double_kernels_scalar() {
   return {table(kDoubleOuter), table(kDoubleGather), table(kDoublePlane), im2col_channels<double>,
-          col2im_channels<double>};
+          col2im_channels<double>, kPointwise<double>};
 }
 
 }  // namespace pydenoise::cpu
