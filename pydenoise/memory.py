@@ -14,7 +14,17 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-__all__ = ["allocations", "clear", "copy", "empty", "format_of", "join", "joined", "recycling"]
+__all__ = [
+    "allocations",
+    "clear",
+    "copy",
+    "empty",
+    "format_of",
+    "is_recycling",
+    "join",
+    "joined",
+    "recycling",
+]
 
 IDLE_BYTES = 256 * 2**20
 """What a thread's pool may keep of tensors that its latest two scopes had no use for."""
@@ -41,22 +51,16 @@ def allocations() -> int:
 class _Slot:
     """A pooled tensor, and how one sees that nobody uses it."""
 
-    __slots__ = ("owners_at_rest", "storage", "tensor")
+    __slots__ = ("address", "owners_at_rest", "storage", "tensor")
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
         self.storage = tensor.untyped_storage()
-        self.owners_at_rest = _owners(self.storage._cdata)
+        self.address = self.storage._cdata
+        self.owners_at_rest = _owners(self.address)
 
     def references(self) -> int:
         return getrefcount(self.tensor)
-
-    def is_free(self) -> bool:
-        """True when this slot holds the only reference, and no view looks into the memory."""
-        return (
-            getrefcount(self.tensor) == _REFERENCES_AT_REST
-            and _owners(self.storage._cdata) == self.owners_at_rest
-        )
 
 
 _REFERENCES_AT_REST = _Slot(torch.empty(0)).references()
@@ -71,12 +75,24 @@ class _Shelf:
         self.slots: list[_Slot] = []
         self.turn = 0
 
+    def find_free(self) -> Tensor | None:
+        """A tensor to which its slot holds the only reference, and into which no view looks."""
+        for slot in self.slots:
+            if (
+                getrefcount(slot.tensor) == _REFERENCES_AT_REST
+                and _owners(slot.address) == slot.owners_at_rest
+            ):
+                return slot.tensor
+        return None
+
     def nbytes(self) -> int:
         return sum(slot.tensor.nbytes for slot in self.slots)
 
 
-class _Pool(threading.local):
+class _Pool:
     """A thread's pooled tensors, and how deep in `recycling` scopes the thread is."""
+
+    __slots__ = ("depth", "has_grown", "shelves", "turn")
 
     def __init__(self) -> None:
         self.depth = 0
@@ -91,21 +107,19 @@ class _Pool(threading.local):
         device: torch.device,
         memory_format: torch.memory_format,
     ) -> Tensor:
-        key: tuple[object, ...] = (shape, dtype, device, memory_format)
-        if device.type == "cuda":
-            # The next user of a tensor must wait for the last one: work on one stream does.
-            key += (torch.cuda.current_stream(device).cuda_stream,)
+        key: tuple[object, ...] = (shape, dtype, memory_format)
+        if device != _CPU:
+            key += (device, _stream(device))
         shelf = self.shelves.get(key)
         if shelf is None:
             shelf = self.shelves[key] = _Shelf()
         shelf.turn = self.turn
-        for slot in shelf.slots:
-            if slot.is_free():
-                return slot.tensor
-        slot = _Slot(_create(shape, dtype, device, memory_format))
-        shelf.slots.append(slot)
-        self.has_grown = True
-        return slot.tensor
+        tensor = shelf.find_free()
+        if tensor is None:
+            tensor = _create(shape, dtype, device, memory_format)
+            shelf.slots.append(_Slot(tensor))
+            self.has_grown = True
+        return tensor
 
     def end_turn(self) -> None:
         """Drop what lies idle, the longest unused first, down to `IDLE_BYTES`."""
@@ -125,7 +139,20 @@ class _Pool(threading.local):
         self.turn += 1
 
 
-_pool = _Pool()
+def _stream(device: torch.device) -> int:
+    """The next user of a tensor must wait for the last one: work on one stream does."""
+    return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+
+
+class _Pools(threading.local):
+    """One for each thread; a plain object, because every look into this one takes its time."""
+
+    def __init__(self) -> None:
+        self.own = _Pool()
+
+
+_pools = _Pools()
+_CPU = torch.device("cpu")
 
 
 def empty(
@@ -154,12 +181,15 @@ def empty(
         Dense, never requiring a gradient. Fresh outside `recycling()`; inside, possibly one that
         was in use before and that nobody else holds.
     """
-    dtype = dtype or torch.get_default_dtype()
+    if not isinstance(shape, tuple):
+        shape = tuple(shape)
+    if dtype is None:
+        dtype = torch.get_default_dtype()
     if not isinstance(device, torch.device):
         device = torch.device(device or "cpu")
-    if _pool.depth:
-        return _pool.take(tuple(shape), dtype, device, memory_format)
-    return _create(tuple(shape), dtype, device, memory_format)
+    pool = _pools.own
+    create = pool.take if pool.depth else _create
+    return create(shape, dtype, device, memory_format)
 
 
 def _create(
@@ -213,7 +243,7 @@ class recycling:
     __slots__ = ()
 
     def __enter__(self) -> None:
-        _pool.depth += 1
+        _pools.own.depth += 1
 
     def __exit__(
         self,
@@ -221,14 +251,20 @@ class recycling:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _pool.depth -= 1
-        if not _pool.depth:
-            _pool.end_turn()
+        pool = _pools.own
+        pool.depth -= 1
+        if not pool.depth:
+            pool.end_turn()
+
+
+def is_recycling() -> bool:
+    """True inside a scope of `recycling` that the calling thread has opened."""
+    return _pools.own.depth > 0
 
 
 def clear() -> None:
     """Let go of all pooled tensors of the calling thread; those in use stay valid."""
-    _pool.shelves.clear()
+    _pools.own.shelves.clear()
 
 
 def join(tensors: Sequence[Tensor]) -> Tensor:

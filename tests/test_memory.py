@@ -218,11 +218,11 @@ class Watcher(nn.Module):
         self.depths: set[int] = set()
 
     def forward(self, input: Tensor) -> Tensor:
-        self.depths.add(memory._pool.depth)
+        self.depths.add(memory._pools.own.depth)
         return input
 
     def backward(self, grad_output: Tensor) -> Tensor:
-        self.depths.add(memory._pool.depth)
+        self.depths.add(memory._pools.own.depth)
         return grad_output
 
 

@@ -14,10 +14,16 @@ from .module import Module
 
 
 def interior(*modules: Module) -> AbstractContextManager[None]:
-    """Scope for the tensors between modules: recycled where the package alone sees them."""
-    if all(module.stays_inside() for module in modules):
-        return memory.recycling()
-    return nullcontext()
+    """Scope for the tensors between modules: recycled where the package alone sees them.
+
+    Inside another such scope there is nothing left to ask: it was opened for all that is below.
+    """
+    if memory.is_recycling() or not all(module.stays_inside() for module in modules):
+        return _NO_SCOPE
+    return memory.recycling()
+
+
+_NO_SCOPE = nullcontext()
 
 
 class Sequential(Module):
@@ -61,7 +67,7 @@ class Sequential(Module):
         return self
 
     def forward(self, input: Tensor) -> Tensor:
-        modules = list(self)
+        modules = [*self._children.values()]
         with interior(self):
             for module in modules[:-1]:
                 input = module.forward(input)
@@ -70,14 +76,14 @@ class Sequential(Module):
         return input
 
     def backward(self, grad_output: Tensor) -> Tensor:
-        modules = list(self)
+        modules = [*self._children.values()]
         grad_output = self._back_to_first(modules, grad_output)
         for module in modules[:1]:
             grad_output = module.backward(grad_output)
         return grad_output
 
     def backward_parameters(self, grad_output: Tensor) -> None:
-        modules = list(self)
+        modules = [*self._children.values()]
         grad_output = self._back_to_first(modules, grad_output)
         for module in modules[:1]:
             module.backward_parameters(grad_output)

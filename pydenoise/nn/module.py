@@ -117,16 +117,18 @@ class Module:
         """Open an entry on the stack, unless nothing is kept now."""
         if not self.training or _nothing_is_kept.get():
             return
-        if len(self._entries) >= OPEN_ENTRIES:
+        entries = self._entries
+        if len(entries) >= OPEN_ENTRIES:
             raise RuntimeError(
                 f"{self}: {OPEN_ENTRIES} forward passes are waiting for their backward; "
                 "use eval() or pydenoise.no_backward() where none follows, zero_grad() to drop them"
             )
-        self._entries.append((output.shape, output.dtype, saved))
+        entries.append((output.shape, output.dtype, saved))
 
     def _recall(self, grad_output: Tensor | None) -> tuple[Any, ...]:
         """Take the newest entry off the stack; a gradient that does not fit leaves it there."""
-        if not self._entries:
+        entries = self._entries
+        if not entries:
             hint = "call forward before each backward"
             if not self.training:
                 hint = "the layer is in eval mode, which keeps nothing; call train() before forward"
@@ -135,33 +137,32 @@ class Module:
             raise RuntimeError(
                 f"{self}: backward without a forward pass to go back through; {hint}"
             )
-        output_size, dtype, saved = self._entries[-1]
-        if grad_output is not None and grad_output.dtype != dtype:
-            raise TypeError(f"{self}: grad_output must be {dtype}, got {grad_output.dtype}")
-        if grad_output is not None and grad_output.shape != output_size:
-            raise ValueError(
-                f"{self}: grad_output must have the shape of the output, {tuple(output_size)}; "
-                f"got {tuple(grad_output.shape)}"
-            )
-        self._entries.pop()
+        output_size, dtype, saved = entries[-1]
+        if grad_output is not None:
+            if grad_output.dtype != dtype:
+                raise TypeError(f"{self}: grad_output must be {dtype}, got {grad_output.dtype}")
+            if grad_output.shape != output_size:
+                raise ValueError(
+                    f"{self}: grad_output must have the shape of the output, {tuple(output_size)}; "
+                    f"got {tuple(grad_output.shape)}"
+                )
+        entries.pop()
         return saved
 
     def forget(self) -> None:
         """Drop what forward passes have kept, in this module and all below."""
-        for module in self.modules():
-            module._entries.clear()
+        self._entries.clear()
+        for child in self._children.values():
+            child.forget()
 
     def stays_inside(self) -> bool:
         """Whether the package alone sees the tensors between the layers, so that they may recycle.
 
         A class of the user's, anywhere in the tree, may keep a pointer to its input.
         """
-        is_changed = "forward" in self.__dict__ or "backward" in self.__dict__
-        return (
-            self._is_ours
-            and not is_changed
-            and all(child.stays_inside() for child in self._children.values())
-        )
+        if not self._is_ours or "forward" in self.__dict__ or "backward" in self.__dict__:
+            return False
+        return all(map(Module.stays_inside, self._children.values()))
 
     # --- children and parameters --------------------------------------------------------------
 
