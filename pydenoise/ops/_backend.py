@@ -129,15 +129,12 @@ def current_algorithm() -> str:
 
 def select(tensor: Tensor) -> Any:
     """The backend module for a tensor, by the switch and the tensor's device."""
-    name = current_backend()
-    device = tensor.device.type
+    name = _backend.get() or current_backend()
+    if name == "auto":
+        return _IN_MAIN_MEMORY if tensor.is_cpu else _reference
     if name == "reference":
         return _reference
-    if name == "auto":
-        if device == "cpu":
-            return _compiled if _compiled.why_not_cpu() is None else _reference
-        return _reference
-    if name != device:
+    if name != tensor.device.type:
         raise ValueError(
             f"backend {name!r} cannot work on a tensor on {tensor.device}; move the tensor or "
             f"call pydenoise.use_backend('auto')"
@@ -145,6 +142,7 @@ def select(tensor: Tensor) -> Any:
     return _compiled
 
 
+_IN_MAIN_MEMORY = _compiled if _compiled.why_not_cpu() is None else _reference
 _CHAINS: dict[ModuleType, _chain.Chain] = {
     _reference: _chain.Chain(_reference),
     _compiled: _chain.Chain(_compiled),

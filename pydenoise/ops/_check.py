@@ -7,7 +7,7 @@ comes before any memory is written.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from pydenoise import memory
 Pair = int | Sequence[int]
 
 _DTYPES = (torch.float32, torch.float64)
+_STRIDED = torch.strided
 _LARGEST = 2**31 - 1
 
 
@@ -26,11 +27,33 @@ def describe(tensor: Tensor) -> str:
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')} on {tensor.device}"
 
 
+def _are_plain(values: Iterable[Any], ndim: int | None) -> bool:
+    """True for dense tensors in main memory, of one dtype, that are nothing but what they hold.
+
+    The one test of every call that is right; what it turns down is looked at more closely.
+    """
+    dtypes: tuple[torch.dtype, ...] = _DTYPES
+    for value in values:
+        if (
+            type(value) is not Tensor
+            or (dtype := value.dtype) not in dtypes
+            or not value.is_cpu
+            or value.layout is not _STRIDED
+            or value.is_neg()
+            or (ndim is not None and value.dim() != ndim)
+        ):
+            return False
+        dtypes = (dtype,)
+    return True
+
+
 def tensor(op: str, name: str, value: Any, ndim: int | None = None) -> Tensor:
-    """A plain dense float tensor: detached, its negative bit resolved, its values untouched."""
+    """A plain dense float tensor, its negative bit resolved, its values untouched."""
+    if _are_plain((value,), ndim):
+        return value
     if not isinstance(value, Tensor):
         raise TypeError(f"{op}: {name} must be a torch tensor, got {type(value).__name__}")
-    if value.layout is not torch.strided:
+    if value.layout is not _STRIDED:
         raise TypeError(f"{op}: {name} must be dense, got layout {value.layout}")
     if value.dtype not in _DTYPES:
         raise TypeError(f"{op}: {name} must be float32 or float64, got {describe(value)}")
@@ -44,33 +67,44 @@ def tensor(op: str, name: str, value: Any, ndim: int | None = None) -> Tensor:
     return plain
 
 
-def alike(op: str, **tensors: Tensor | None) -> None:
-    """All of one dtype and on one device."""
-    given = [(name, t) for name, t in tensors.items() if t is not None]
-    first_name, first = given[0]
-    for name, other in given[1:]:
-        if other.dtype != first.dtype:
-            raise TypeError(
-                f"{op}: {first_name} and {name} must have one dtype, "
-                f"got {describe(first)} and {describe(other)}"
-            )
-        if other.device != first.device:
-            raise ValueError(
-                f"{op}: {first_name} and {name} must be on one device, "
-                f"got {describe(first)} and {describe(other)}"
-            )
-
-
-def same_shape(op: str, **tensors: Tensor) -> None:
-    """All of one shape, dtype and device."""
-    (first_name, first), *rest = tensors.items()
+def tensors(op: str, ndim: int | None = None, **given: Any) -> Collection[Tensor]:
+    """Each as `tensor` makes it ready; all of one dtype and on one device."""
+    if _are_plain(given.values(), ndim):
+        return given.values()
+    ready = {name: tensor(op, name, value, ndim) for name, value in given.items()}
+    (first_name, first), *rest = ready.items()
     for name, other in rest:
-        if other.shape != first.shape:
+        alike(op, first_name, first, name, other)
+    return ready.values()
+
+
+def alike(op: str, first_name: str, first: Tensor, name: str, other: Tensor) -> None:
+    """Both of one dtype and on one device."""
+    if other.dtype != first.dtype:
+        raise TypeError(
+            f"{op}: {first_name} and {name} must have one dtype, "
+            f"got {describe(first)} and {describe(other)}"
+        )
+    if other.device != first.device:
+        raise ValueError(
+            f"{op}: {first_name} and {name} must be on one device, "
+            f"got {describe(first)} and {describe(other)}"
+        )
+
+
+def of_one_shape(op: str, **given: Any) -> Collection[Tensor]:
+    """`tensors`, all of one shape."""
+    ready = tensors(op, **given)
+    shape = None
+    for name, each in zip(given, ready, strict=True):
+        if shape is None:
+            shape = each.shape
+        elif each.shape != shape:
             raise ValueError(
-                f"{op}: {name} must have the shape of {first_name}, {tuple(first.shape)}, "
-                f"got {tuple(other.shape)}"
+                f"{op}: {name} must have the shape of {next(iter(given))}, {tuple(shape)}, "
+                f"got {tuple(each.shape)}"
             )
-    alike(op, **tensors)
+    return ready
 
 
 def integer(op: str, name: str, value: Any, least: int) -> int:
@@ -97,13 +131,12 @@ def pair(op: str, name: str, value: Any, least: int) -> tuple[int, int]:
 
 def _span(tensor: Tensor) -> tuple[int, int]:
     """First and one-past-last byte that a tensor touches."""
-    if tensor.numel() == 0:
-        return 0, 0
-    reach = tensor.numel()
-    if not tensor.is_contiguous():
-        reach = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
     start = tensor.data_ptr()
-    return start, start + reach * tensor.element_size()
+    nbytes = tensor.nbytes
+    if nbytes and not tensor.is_contiguous():
+        reach = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+        nbytes = (1 + reach) * tensor.element_size()
+    return start, start + nbytes
 
 
 def is_channels_last(tensor: Tensor) -> bool:
@@ -114,7 +147,7 @@ def is_channels_last(tensor: Tensor) -> bool:
 def output(
     op: str,
     out: Tensor | None,
-    shape: Sequence[int],
+    shape: tuple[int, ...],
     like: Tensor,
     inputs: Iterable[Tensor | None] = (),
     picture: bool = True,
@@ -129,11 +162,11 @@ def output(
         if picture and len(shape) == 4:
             memory_format = memory.format_of(like)
         return memory.empty(
-            tuple(shape), dtype=like.dtype, device=like.device, memory_format=memory_format
+            shape, dtype=like.dtype, device=like.device, memory_format=memory_format
         )
     if not isinstance(out, Tensor):
         raise TypeError(f"{op}: out must be a torch tensor, got {type(out).__name__}")
-    if tuple(out.shape) != tuple(shape):
+    if out.shape != shape:
         raise ValueError(f"{op}: out must have shape {tuple(shape)}, got {tuple(out.shape)}")
     if out.dtype != like.dtype:
         raise TypeError(f"{op}: out must be {like.dtype}, got {out.dtype}")

@@ -14,7 +14,7 @@ from ._geometry import forward_shape, mirrored_shape
 from ._shape import ConvShape
 
 
-def _bias(op: str, bias: Any, channels: int) -> Tensor | None:
+def _bias(op: str, bias: Any, channels: int, input: Tensor) -> Tensor | None:
     if bias is None:
         return None
     bias = _check.tensor(op, "bias", bias, 1)
@@ -23,14 +23,8 @@ def _bias(op: str, bias: Any, channels: int) -> Tensor | None:
             f"{op}: bias must have one value for each of {channels} output channels, "
             f"got {bias.shape[0]}"
         )
+    _check.alike(op, "input", input, "bias", bias)
     return bias
-
-
-def _sizes(op: str, name: str, value: Any, count: int) -> tuple[int, ...]:
-    sizes = tuple(value) if isinstance(value, Sequence) else ()
-    if len(sizes) != count:
-        raise ValueError(f"{op}: {name} must be {count} sizes, got {value!r}")
-    return tuple(_check.integer(op, name, size, 0) for size in sizes)
 
 
 def conv2d(
@@ -68,13 +62,9 @@ def conv2d(
         Naming the argument, the shapes that came and what was expected.
     """
     op = "conv2d"
-    input = _check.tensor(op, "input", input, 4)
-    weight = _check.tensor(op, "weight", weight, 4)
-    shape = forward_shape(
-        op, tuple(input.shape), tuple(weight.shape), stride, padding, dilation, groups
-    )
-    bias = _bias(op, bias, shape.out_channels)
-    _check.alike(op, input=input, weight=weight, bias=bias)
+    input, weight = _check.tensors(op, 4, input=input, weight=weight)
+    shape = forward_shape(op, input.shape, weight.shape, stride, padding, dilation, groups)
+    bias = _bias(op, bias, shape.out_channels, input)
     out = _check.output(op, out, shape.output_size, input, [input, weight, bias])
     convolver("conv2d", input, shape).conv2d(out, input, weight, bias, shape)
     return out
@@ -115,21 +105,18 @@ def conv2d_grad_input(
         Naming the argument, the shapes that came and what was expected.
     """
     op = "conv2d_grad_input"
-    weight = _check.tensor(op, "weight", weight, 4)
-    grad_output = _check.tensor(op, "grad_output", grad_output, 4)
-    sizes = _sizes(op, "input_size", input_size, 4)
+    weight, grad_output = _check.tensors(op, 4, weight=weight, grad_output=grad_output)
     shape = forward_shape(
         op,
-        sizes,
-        tuple(weight.shape),
+        input_size,
+        weight.shape,
         stride,
         padding,
         dilation,
         groups,
-        tuple(grad_output.shape[2:]),
+        grad_output.shape[2:],
     )
     _expect_grad_output(op, grad_output, shape)
-    _check.alike(op, weight=weight, grad_output=grad_output)
     out = _check.output(op, out, shape.input_size, grad_output, [weight, grad_output])
     convolver("conv2d_grad_input", weight, shape).conv2d_grad_input(
         out, grad_output, weight, None, shape
@@ -175,20 +162,18 @@ def conv2d_grad_weight(
         Naming the argument, the shapes that came and what was expected.
     """
     op = "conv2d_grad_weight"
-    input = _check.tensor(op, "input", input, 4)
-    grad_output = _check.tensor(op, "grad_output", grad_output, 4)
+    input, grad_output = _check.tensors(op, 4, input=input, grad_output=grad_output)
     shape = forward_shape(
         op,
-        tuple(input.shape),
-        _sizes(op, "weight_size", weight_size, 4),
+        input.shape,
+        weight_size,
         stride,
         padding,
         dilation,
         groups,
-        tuple(grad_output.shape[2:]),
+        grad_output.shape[2:],
     )
     _expect_grad_output(op, grad_output, shape)
-    _check.alike(op, input=input, grad_output=grad_output)
     out = _accumulated(op, out, shape.weight_size, input, [input, grad_output], accumulate)
     convolver("conv2d_grad_weight", input, shape).conv2d_grad_weight(
         out, grad_output, input, shape, accumulate
@@ -263,27 +248,25 @@ def conv_transpose2d(
         Naming the argument, the shapes that came and what was expected.
     """
     op = "conv_transpose2d"
-    input = _check.tensor(op, "input", input, 4)
-    weight = _check.tensor(op, "weight", weight, 4)
+    input, weight = _check.tensors(op, 4, input=input, weight=weight)
     shape = mirrored_shape(
         op,
-        tuple(input.shape),
-        tuple(weight.shape),
+        input.shape,
+        weight.shape,
         stride,
         padding,
         output_padding,
         groups,
         dilation,
     )
-    bias = _bias(op, bias, shape.in_channels)
-    _check.alike(op, input=input, weight=weight, bias=bias)
+    bias = _bias(op, bias, shape.in_channels, input)
     out = _check.output(op, out, shape.input_size, input, [input, weight, bias])
     convolver("conv2d_grad_input", input, shape).conv2d_grad_input(out, input, weight, bias, shape)
     return out
 
 
 def _expect_grad_output(op: str, grad_output: Tensor, shape: ConvShape) -> None:
-    if tuple(grad_output.shape) != shape.output_size:
+    if grad_output.shape != shape.output_size:
         raise ValueError(
             f"{op}: grad_output must have shape {shape.output_size}, got {tuple(grad_output.shape)}"
         )

@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, wraps
 from math import prod
 from typing import Any
+
+import torch
 
 from . import _check
 from ._shape import ConvShape, extent
 
 
 def _remembered(function: Callable[..., ConvShape]) -> Callable[..., ConvShape]:
-    """Remember results by plain ints and tuples of them alone, for 2.0 == 2 and True == 1."""
+    """Remember results by plain ints and tuples of them alone, for 2.0 == 2."""
     remembered = lru_cache(maxsize=4096)(function)
-
-    def is_plain(value: Any) -> bool:
-        kind = type(value)
-        return kind is int or (kind is tuple and all(type(number) is int for number in value))
 
     @wraps(function)
     def call(op: str, *arguments: Any) -> ConvShape:
-        return (remembered if all(map(is_plain, arguments)) else function)(op, *arguments)
+        return (remembered if _are_plain(arguments) else function)(op, *arguments)
 
     return call
+
+
+def _are_plain(arguments: tuple[Any, ...]) -> bool:
+    for argument in arguments:
+        kind = type(argument)
+        if kind is tuple:
+            if not _WHOLE.issuperset(map(type, argument)):
+                return False
+        elif kind is not torch.Size and kind is not int:
+            return False
+    return True
+
+
+_WHOLE = frozenset({int})
+
+
+def _sizes(op: str, name: str, value: Any) -> tuple[int, ...]:
+    sizes = tuple(value) if isinstance(value, Sequence) else ()
+    if len(sizes) != 4:
+        raise ValueError(f"{op}: {name} must be 4 sizes, got {value!r}")
+    return tuple(_check.integer(op, name, size, 0) for size in sizes)
 
 
 def _geometry(
@@ -40,8 +59,8 @@ def _geometry(
 @_remembered
 def forward_shape(
     op: str,
-    input_size: tuple[int, ...],
-    weight_size: tuple[int, ...],
+    input_size: Sequence[int],
+    weight_size: Sequence[int],
     stride: Any,
     padding: Any,
     dilation: Any,
@@ -52,11 +71,13 @@ def forward_shape(
 
     `out_size` is (out_h, out_w) where it is not what the formula gives.
     """
+    input_size = _sizes(op, "input_size", input_size)
+    weight_size = _sizes(op, "weight_size", weight_size)
     came = f"got input {input_size}, weight {weight_size}"
     groups = _check.integer(op, "groups", groups, 1)
     n, c, h, w = input_size
     m, group_c, *kernel = weight_size
-    kh, kw, sh, sw, ph, pw, dh, dw = _geometry(op, tuple(kernel), stride, padding, dilation)
+    kh, kw, sh, sw, ph, pw, dh, dw = _geometry(op, kernel, stride, padding, dilation)
     if min(c, h, w, m) < 1:
         raise ValueError(f"{op}: only the batch may be empty; {came}")
     if c != group_c * groups:
@@ -92,8 +113,8 @@ def forward_shape(
 @_remembered
 def mirrored_shape(
     op: str,
-    input_size: tuple[int, ...],
-    weight_size: tuple[int, ...],
+    input_size: Sequence[int],
+    weight_size: Sequence[int],
     stride: Any,
     padding: Any,
     output_padding: Any,
@@ -101,6 +122,8 @@ def mirrored_shape(
     dilation: Any,
 ) -> ConvShape:
     """The forward convolution whose mirror maps `input_size` to the picture wanted."""
+    input_size = _sizes(op, "input_size", input_size)
+    weight_size = _sizes(op, "weight_size", weight_size)
     came = f"got input {input_size}, weight {weight_size}"
     groups = _check.integer(op, "groups", groups, 1)
     n, c, *sides = input_size

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from torch import Tensor
 
 from . import _check
@@ -33,9 +35,7 @@ def relu_backward(grad_output: Tensor, output: Tensor, *, out: Tensor | None = N
         dL/dz and the ``z = relu(x)`` that the forward pass returned (its input does as well).
     """
     op = "relu_backward"
-    grad_output = _check.tensor(op, "grad_output", grad_output)
-    output = _check.tensor(op, "output", output)
-    _check.same_shape(op, grad_output=grad_output, output=output)
+    grad_output, output = _check.of_one_shape(op, grad_output=grad_output, output=output)
     out = _check.output(op, out, grad_output.shape, grad_output, [grad_output, output])
     select(grad_output).relu_backward(out, grad_output, output)
     return out
@@ -55,9 +55,7 @@ def leaky_relu_backward(
 ) -> Tensor:
     """``gz * (1 if x > 0 else negative_slope)``, elementwise."""
     op = "leaky_relu_backward"
-    grad_output = _check.tensor(op, "grad_output", grad_output)
-    input = _check.tensor(op, "input", input)
-    _check.same_shape(op, grad_output=grad_output, input=input)
+    grad_output, input = _check.of_one_shape(op, grad_output=grad_output, input=input)
     out = _check.output(op, out, grad_output.shape, grad_output, [grad_output, input])
     select(grad_output).leaky_relu_backward(out, grad_output, input, float(negative_slope))
     return out
@@ -74,18 +72,14 @@ def sigmoid(input: Tensor, *, out: Tensor | None = None) -> Tensor:
 def sigmoid_backward(grad_output: Tensor, output: Tensor, *, out: Tensor | None = None) -> Tensor:
     """``gz * s * (1 - s)`` with ``s = output`` of the forward pass."""
     op = "sigmoid_backward"
-    grad_output = _check.tensor(op, "grad_output", grad_output)
-    output = _check.tensor(op, "output", output)
-    _check.same_shape(op, grad_output=grad_output, output=output)
+    grad_output, output = _check.of_one_shape(op, grad_output=grad_output, output=output)
     out = _check.output(op, out, grad_output.shape, grad_output, [grad_output, output])
     select(grad_output).sigmoid_backward(out, grad_output, output)
     return out
 
 
 def _pair(op: str, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    input = _check.tensor(op, "input", input)
-    target = _check.tensor(op, "target", target)
-    _check.same_shape(op, input=input, target=target)
+    input, target = _check.of_one_shape(op, input=input, target=target)
     if input.numel() == 0:
         raise ValueError(f"{op}: the mean of nothing; got shape {tuple(input.shape)}")
     return input, target
@@ -123,16 +117,13 @@ def l1_loss_backward(input: Tensor, target: Tensor, *, out: Tensor | None = None
     return out
 
 
-def _state(op: str, **tensors: Tensor | None) -> list[Tensor | None]:
+def _state(op: str, **tensors: Tensor) -> Collection[Tensor]:
     """Tensors that an optimizer updates together: contiguous, of one shape, dtype and device."""
-    ready: dict[str, Tensor] = {}
-    for name, value in tensors.items():
-        if value is not None or name != "momentum_buffer":
-            ready[name] = state = _check.tensor(op, name, value)
-            if not state.is_contiguous():
-                raise ValueError(f"{op}: {name} must be contiguous, got strides {state.stride()}")
-    _check.same_shape(op, **ready)
-    return [ready.get(name) for name in tensors]
+    ready = _check.of_one_shape(op, **tensors)
+    for name, state in zip(tensors, ready, strict=True):
+        if not state.is_contiguous():
+            raise ValueError(f"{op}: {name} must be contiguous, got strides {state.stride()}")
+    return ready
 
 
 def sgd_step(
@@ -157,10 +148,14 @@ def sgd_step(
     param, grad, momentum_buffer : Tensor of one shape, contiguous
         The weights w, their gradient g, and v (None without momentum). w and v are updated.
     """
-    w, g, v = _state("sgd_step", param=param, grad=grad, momentum_buffer=momentum_buffer)
-    if momentum != 0 and v is None:
-        raise ValueError("sgd_step: momentum needs a momentum_buffer")
-    assert w is not None
+    op = "sgd_step"
+    v = None
+    if momentum_buffer is not None:
+        w, g, v = _state(op, param=param, grad=grad, momentum_buffer=momentum_buffer)
+    elif momentum != 0:
+        raise ValueError(f"{op}: momentum needs a momentum_buffer")
+    else:
+        w, g = _state(op, param=param, grad=grad)
     select(w).sgd_step(w, g, v, lr, momentum, dampening, weight_decay, nesterov, first)
 
 
@@ -198,5 +193,4 @@ def adam_step(
     op = "adam_step"
     w, g, m, v = _state(op, param=param, grad=grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
     step = _check.integer(op, "step", step, 1)
-    assert w is not None
     select(w).adam_step(w, g, m, v, lr, beta1, beta2, eps, weight_decay, decoupled, step)

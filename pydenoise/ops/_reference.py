@@ -291,3 +291,8 @@ def upsample_nearest2d_backward(out: Tensor, grad_output: Tensor, factor: tuple[
     out.zero_()
     for there in _block_taps(factor):
         out += grad_output[there]
+
+
+# Whatever comes in, torch records nothing of what happens here
+for _name in __all__:
+    globals()[_name] = torch.no_grad()(globals()[_name])
