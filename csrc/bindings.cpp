@@ -1,8 +1,9 @@
 // Module _C: pointers and byte counts in, checked again, kernels called.
 //
-// Memory arrives as (address, bytes) pairs, a shape as the 16 numbers of ConvShape in order. Every
-// entry checks that the numbers describe memory of exactly that size before a kernel sees them,
-// and releases Python's lock while the kernel runs.
+// Memory arrives as an object that says its address and its bytes, as a tensor does, or None for
+// nothing; a shape as an object made once from the 16 numbers of ConvShape. Every entry checks that
+// the shape describes memory of exactly that size before a kernel sees it, and releases Python's
+// lock while the kernel runs.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -13,6 +14,7 @@
 #include <string>
 #include <utility>
 
+#include "bindings_memory.h"
 #include "conv_shape.h"
 #include "cpu/conv2d.h"
 #include "cpu/gemm.h"
@@ -26,7 +28,6 @@ namespace py = pybind11;
 namespace pydenoise {
 namespace {
 
-using Memory = std::pair<uintptr_t, int64_t>;  // address, bytes
 using ShapeNumbers = std::array<int64_t, 16>;
 using Sizes4 = std::array<int64_t, 4>;
 
@@ -36,43 +37,6 @@ ConvShape checked(const ShapeNumbers& n) {
   const std::string why = why_invalid(shape);
   if (!why.empty()) throw std::invalid_argument(to_string(shape) + ": " + why);
   return shape;
-}
-
-// Number of elements, or an error where it does not fit.
-int64_t product(std::initializer_list<int64_t> sizes) {
-  int64_t count = 1;
-  for (const int64_t size : sizes) {
-    if (size < 0 || __builtin_mul_overflow(count, size, &count)) {
-      throw std::invalid_argument("sizes are negative or too large");
-    }
-  }
-  return count;
-}
-
-// The memory as elements of T, exactly `count` of them, or null for nothing given.
-template <class T>
-T* elements(const Memory& memory, int64_t count, const char* name, bool optional = false) {
-  if (optional && memory.first == 0 && memory.second == 0) return nullptr;
-  int64_t bytes = 0;
-  if (__builtin_mul_overflow(count, static_cast<int64_t>(sizeof(T)), &bytes) ||
-      memory.second != bytes) {
-    throw std::invalid_argument(std::string(name) + ": " + std::to_string(memory.second) +
-                                " bytes came, the shape needs " + std::to_string(count) + " x " +
-                                std::to_string(sizeof(T)));
-  }
-  if (count > 0 && (memory.first == 0 || memory.first % alignof(T) != 0)) {
-    throw std::invalid_argument(std::string(name) + ": not an address of such elements");
-  }
-  return reinterpret_cast<T*>(memory.first);
-}
-
-// Number of elements of type T, for entries whose inputs all have one size.
-template <class T>
-int64_t count_of(const Memory& memory) {
-  if (memory.second < 0 || memory.second % static_cast<int64_t>(sizeof(T)) != 0) {
-    throw std::invalid_argument("a byte count is no multiple of the element size");
-  }
-  return memory.second / static_cast<int64_t>(sizeof(T));
 }
 
 template <class T>
@@ -140,22 +104,18 @@ auto run(bool is_double, const Body& body) {
   return is_double ? body(double()) : body(float());
 }
 
-void im2col(bool is_double, Memory columns, Memory input, bool input_last,
-            const ShapeNumbers& numbers) {
+void im2col(bool is_double, Memory columns, Memory input, bool input_last, const ConvShape& s) {
   run(is_double, [&](auto zero) {
     using T = decltype(zero);
-    const ConvShape s = checked(numbers);
     T* to = elements<T>(columns, columns_count(s), "columns");
     const T* from = elements<const T>(input, input_count(s), "input");
     cpu::im2col(to, input_image(from, s, input_last), s);
   });
 }
 
-void col2im(bool is_double, Memory output, bool output_last, Memory columns,
-            const ShapeNumbers& numbers) {
+void col2im(bool is_double, Memory output, bool output_last, Memory columns, const ConvShape& s) {
   run(is_double, [&](auto zero) {
     using T = decltype(zero);
-    const ConvShape s = checked(numbers);
     T* to = elements<T>(output, input_count(s), "output");
     const T* from = elements<const T>(columns, columns_count(s), "columns");
     cpu::col2im(input_image(to, s, output_last), from, s);
@@ -187,10 +147,9 @@ void matmul(bool is_double, uintptr_t out, std::array<int64_t, 3> out_stride, ui
 }
 
 void conv2d(bool is_double, Memory output, bool output_last, Memory input, bool input_last,
-            Memory weight, Memory bias, const ShapeNumbers& numbers) {
+            Memory weight, Memory bias, const ConvShape& s) {
   run(is_double, [&](auto zero) {
     using T = decltype(zero);
-    const ConvShape s = checked(numbers);
     T* to = elements<T>(output, output_count(s), "output");
     const T* from = elements<const T>(input, input_count(s), "input");
     const T* w = elements<const T>(weight, weight_count(s), "weight");
@@ -204,11 +163,9 @@ void conv2d(bool is_double, Memory output, bool output_last, Memory input, bool 
 }
 
 void conv2d_grad_input(bool is_double, Memory grad_input, bool grad_input_last, Memory grad_output,
-                       bool grad_output_last, Memory weight, Memory bias,
-                       const ShapeNumbers& numbers) {
+                       bool grad_output_last, Memory weight, Memory bias, const ConvShape& s) {
   run(is_double, [&](auto zero) {
     using T = decltype(zero);
-    const ConvShape s = checked(numbers);
     T* to = elements<T>(grad_input, input_count(s), "grad_input");
     const T* from = elements<const T>(grad_output, output_count(s), "grad_output");
     const T* w = elements<const T>(weight, weight_count(s), "weight");
@@ -222,11 +179,10 @@ void conv2d_grad_input(bool is_double, Memory grad_input, bool grad_input_last, 
 }
 
 void conv2d_grad_weight(bool is_double, Memory grad_weight, Memory grad_output,
-                        bool grad_output_last, Memory input, bool input_last,
-                        const ShapeNumbers& numbers, bool accumulate) {
+                        bool grad_output_last, Memory input, bool input_last, const ConvShape& s,
+                        bool accumulate) {
   run(is_double, [&](auto zero) {
     using T = decltype(zero);
-    const ConvShape s = checked(numbers);
     T* to = elements<T>(grad_weight, weight_count(s), "grad_weight");
     const T* gradient = elements<const T>(grad_output, output_count(s), "grad_output");
     const T* from = elements<const T>(input, input_count(s), "input");
@@ -338,6 +294,7 @@ void adam_step(bool is_double, Memory param, Memory grad, Memory exp_avg, Memory
 PYBIND11_MODULE(_C, m) {
   using namespace pydenoise;
   m.doc() = "pydenoise's CPU kernels on raw memory; use pydenoise.ops.";
+  py::class_<ConvShape>(m, "Shape").def(py::init(&checked));
   m.def("set_thread_pool", [](uintptr_t parallel_for, uintptr_t get_num_threads) {
     set_thread_pool(reinterpret_cast<TorchParallelFor>(parallel_for),
                     reinterpret_cast<TorchGetNumThreads>(get_num_threads));

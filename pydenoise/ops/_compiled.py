@@ -1,7 +1,8 @@
-"""The one door to the compiled kernels: tensors become pointers and byte counts here.
+"""The one door to the compiled kernels: tensors become memory of a dtype and an order here.
 
-Function names and argument order are those of `_reference`. The binding checks pointers, sizes
-and shapes again; what it cannot know (dtype, layout, device) is settled here. Pooling and
+Function names and argument order are those of `_reference`. The binding asks each tensor for its
+address and byte count and checks them against the shape again; what it cannot know (dtype, layout,
+device) is settled here. Pooling and
 upsampling have no kernel of their own yet and are the reference's.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._check import is_channels_last
 from ._reference import (
     avg_pool2d as avg_pool2d,
     avg_pool2d_backward as avg_pool2d_backward,
@@ -128,24 +129,22 @@ def isa() -> str | None:
     return None if _C is None else str(_C.isa())
 
 
+_DOUBLE = torch.float64
+
+
 def _dense(tensor: Tensor) -> tuple[Tensor, bool]:
-    """The tensor itself when a kernel can read it, else a contiguous copy; and its format."""
+    """The tensor itself when a kernel can read it, else a contiguous copy; is it channels_last?"""
     if tensor.is_contiguous():
         return tensor, False
-    if is_channels_last(tensor):
+    if tensor.is_contiguous(memory_format=torch.channels_last):
         return tensor, True
     return tensor.contiguous(), False
 
 
-def _memory(tensor: Tensor) -> tuple[int, int]:
-    return tensor.data_ptr(), tensor.numel() * tensor.element_size()
-
-
-_NOTHING = (0, 0)
-
-
-def _is_double(tensor: Tensor) -> bool:
-    return tensor.dtype is torch.float64
+@lru_cache(maxsize=4096)
+def _checked(shape: ConvShape) -> Any:
+    """The shape as the kernels take it, found valid once."""
+    return _C.Shape(shape)
 
 
 def is_faster_with_columns(product: str, shape: ConvShape) -> bool:
@@ -164,18 +163,18 @@ def is_faster_with_columns(product: str, shape: ConvShape) -> bool:
 
 def im2col(columns: Tensor, input: Tensor, shape: ConvShape) -> None:
     input, last = _dense(input)
-    _C.im2col(_is_double(input), _memory(columns), _memory(input), last, shape)
+    _C.im2col(input.dtype is _DOUBLE, columns, input, last, _checked(shape))
 
 
 def col2im(output: Tensor, columns: Tensor, shape: ConvShape) -> None:
     columns = columns.contiguous()
     _, last = _dense(output)
-    _C.col2im(_is_double(columns), _memory(output), last, _memory(columns), shape)
+    _C.col2im(columns.dtype is _DOUBLE, output, last, columns, _checked(shape))
 
 
 def matmul(out: Tensor, a: Tensor, b: Tensor, accumulate: bool) -> None:
     _C.matmul(
-        _is_double(out),
+        out.dtype is _DOUBLE,
         out.data_ptr(),
         out.stride(),
         a.data_ptr(),
@@ -196,14 +195,14 @@ def conv2d(
     if bias is not None:
         bias = bias.contiguous()
     _C.conv2d(
-        _is_double(input),
-        _memory(output),
+        input.dtype is _DOUBLE,
+        output,
         output_last,
-        _memory(input),
+        input,
         input_last,
-        _memory(weight),
-        _NOTHING if bias is None else _memory(bias),
-        shape,
+        weight,
+        bias,
+        _checked(shape),
     )
 
 
@@ -220,14 +219,14 @@ def conv2d_grad_input(
     if bias is not None:
         bias = bias.contiguous()
     _C.conv2d_grad_input(
-        _is_double(weight),
-        _memory(grad_input),
+        weight.dtype is _DOUBLE,
+        grad_input,
         grad_input_last,
-        _memory(grad_output),
+        grad_output,
         grad_output_last,
-        _memory(weight),
-        _NOTHING if bias is None else _memory(bias),
-        shape,
+        weight,
+        bias,
+        _checked(shape),
     )
 
 
@@ -237,13 +236,13 @@ def conv2d_grad_weight(
     grad_output, grad_output_last = _dense(grad_output)
     input, input_last = _dense(input)
     _C.conv2d_grad_weight(
-        _is_double(input),
-        _memory(grad_weight),
-        _memory(grad_output),
+        input.dtype is _DOUBLE,
+        grad_weight,
+        grad_output,
         grad_output_last,
-        _memory(input),
+        input,
         input_last,
-        shape,
+        _checked(shape),
         accumulate,
     )
 
@@ -251,11 +250,11 @@ def conv2d_grad_weight(
 def conv2d_grad_bias(grad_bias: Tensor, grad_output: Tensor, accumulate: bool) -> None:
     grad_output, last = _dense(grad_output)
     _C.conv2d_grad_bias(
-        _is_double(grad_output),
-        _memory(grad_bias),
-        _memory(grad_output),
+        grad_output.dtype is _DOUBLE,
+        grad_bias,
+        grad_output,
         last,
-        tuple(grad_output.shape),
+        grad_output.shape,
         accumulate,
     )
 
@@ -263,35 +262,37 @@ def conv2d_grad_bias(grad_bias: Tensor, grad_output: Tensor, accumulate: bool) -
 def add_bias(image: Tensor, bias: Tensor) -> None:
     _, last = _dense(image)
     bias = bias.contiguous()
-    _C.add_bias(_is_double(image), _memory(image), last, _memory(bias), tuple(image.shape))
+    _C.add_bias(image.dtype is _DOUBLE, image, last, bias, image.shape)
 
 
 def _like(tensor: Tensor, out: Tensor) -> Tensor:
-    """The tensor with its elements in memory in the order of `out`; hold it during the call."""
-    if tensor.stride() == out.stride() and tensor.shape == out.shape:
+    """The tensor, of the shape of `out`, with its elements in memory in the order of `out`."""
+    if tensor.is_contiguous() and out.is_contiguous():
+        return tensor
+    if tensor.stride() == out.stride():
         return tensor
     return torch.empty_like(out).copy_(tensor)
 
 
 def relu(out: Tensor, input: Tensor) -> None:
     input = _like(input, out)
-    _C.relu(_is_double(out), _memory(out), _memory(input))
+    _C.relu(out.dtype is _DOUBLE, out, input)
 
 
 def relu_backward(out: Tensor, grad_output: Tensor, output: Tensor) -> None:
     grad_output = _like(grad_output, out)
     output = _like(output, out)
     _C.relu_backward(
-        _is_double(out),
-        _memory(out),
-        _memory(grad_output),
-        _memory(output),
+        out.dtype is _DOUBLE,
+        out,
+        grad_output,
+        output,
     )
 
 
 def leaky_relu(out: Tensor, input: Tensor, negative_slope: float) -> None:
     input = _like(input, out)
-    _C.leaky_relu(_is_double(out), _memory(out), _memory(input), negative_slope)
+    _C.leaky_relu(out.dtype is _DOUBLE, out, input, negative_slope)
 
 
 def leaky_relu_backward(
@@ -300,54 +301,54 @@ def leaky_relu_backward(
     grad_output = _like(grad_output, out)
     input = _like(input, out)
     _C.leaky_relu_backward(
-        _is_double(out),
-        _memory(out),
-        _memory(grad_output),
-        _memory(input),
+        out.dtype is _DOUBLE,
+        out,
+        grad_output,
+        input,
         negative_slope,
     )
 
 
 def sigmoid(out: Tensor, input: Tensor) -> None:
     input = _like(input, out)
-    _C.sigmoid(_is_double(out), _memory(out), _memory(input))
+    _C.sigmoid(out.dtype is _DOUBLE, out, input)
 
 
 def sigmoid_backward(out: Tensor, grad_output: Tensor, output: Tensor) -> None:
     grad_output = _like(grad_output, out)
     output = _like(output, out)
     _C.sigmoid_backward(
-        _is_double(out),
-        _memory(out),
-        _memory(grad_output),
-        _memory(output),
+        out.dtype is _DOUBLE,
+        out,
+        grad_output,
+        output,
     )
 
 
 def mse_loss(input: Tensor, target: Tensor) -> float:
     input = _dense(input)[0]
     target = _like(target, input)
-    loss: float = _C.mse_loss(_is_double(input), _memory(input), _memory(target))
+    loss: float = _C.mse_loss(input.dtype is _DOUBLE, input, target)
     return loss
 
 
 def mse_loss_backward(out: Tensor, input: Tensor, target: Tensor) -> None:
     input = _like(input, out)
     target = _like(target, out)
-    _C.mse_loss_backward(_is_double(out), _memory(out), _memory(input), _memory(target))
+    _C.mse_loss_backward(out.dtype is _DOUBLE, out, input, target)
 
 
 def l1_loss(input: Tensor, target: Tensor) -> float:
     input = _dense(input)[0]
     target = _like(target, input)
-    loss: float = _C.l1_loss(_is_double(input), _memory(input), _memory(target))
+    loss: float = _C.l1_loss(input.dtype is _DOUBLE, input, target)
     return loss
 
 
 def l1_loss_backward(out: Tensor, input: Tensor, target: Tensor) -> None:
     input = _like(input, out)
     target = _like(target, out)
-    _C.l1_loss_backward(_is_double(out), _memory(out), _memory(input), _memory(target))
+    _C.l1_loss_backward(out.dtype is _DOUBLE, out, input, target)
 
 
 def sgd_step(
@@ -362,10 +363,10 @@ def sgd_step(
     first: bool,
 ) -> None:
     _C.sgd_step(
-        _is_double(param),
-        _memory(param),
-        _memory(grad),
-        _NOTHING if momentum_buffer is None else _memory(momentum_buffer),
+        param.dtype is _DOUBLE,
+        param,
+        grad,
+        momentum_buffer,
         (lr, momentum, dampening, weight_decay),
         nesterov,
         first,
@@ -386,11 +387,11 @@ def adam_step(
     step: int,
 ) -> None:
     _C.adam_step(
-        _is_double(param),
-        _memory(param),
-        _memory(grad),
-        _memory(exp_avg),
-        _memory(exp_avg_sq),
+        param.dtype is _DOUBLE,
+        param,
+        grad,
+        exp_avg,
+        exp_avg_sq,
         (lr, beta1, beta2, eps, weight_decay),
         decoupled,
         step,

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple, TypeAlias
 
 PoolWindow: TypeAlias = tuple[int, int, int, int, int, int]
@@ -17,9 +18,7 @@ def extent(size: int, kernel: int, stride: int, padding: int, dilation: int) -> 
     return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
-class ConvShape(NamedTuple):
-    """All numbers of one 2-d convolution; ``1 <= out_h <= extent(in_h, ...)``, the same for w."""
-
+class _Numbers(NamedTuple):
     batch: int
     groups: int
     in_channels: int
@@ -37,22 +36,26 @@ class ConvShape(NamedTuple):
     dilation_h: int
     dilation_w: int
 
-    @property
+
+class ConvShape(_Numbers):
+    """All numbers of one 2-d convolution; ``1 <= out_h <= extent(in_h, ...)``, the same for w."""
+
+    @cached_property
     def input_size(self) -> tuple[int, int, int, int]:
         """(N, C_in, H, W)."""
         return self.batch, self.in_channels, self.in_h, self.in_w
 
-    @property
+    @cached_property
     def output_size(self) -> tuple[int, int, int, int]:
         """(N, C_out, H_out, W_out)."""
         return self.batch, self.out_channels, self.out_h, self.out_w
 
-    @property
+    @cached_property
     def weight_size(self) -> tuple[int, int, int, int]:
         """(C_out, C_in/groups, kh, kw)."""
         return self.out_channels, self.in_channels // self.groups, self.kernel_h, self.kernel_w
 
-    @property
+    @cached_property
     def columns_size(self) -> tuple[int, int, int]:
         """(N, C_in*kh*kw, H_out*W_out), the patch matrix of `im2col`."""
         taps = self.kernel_h * self.kernel_w
