@@ -113,12 +113,12 @@ constexpr PlaneKernel<double> kDoublePlane[] = {
 }  // namespace
 
 Kernels<float> float_kernels_avx2() {
-  return {table(kFloatOuter), table(kFloatGather), table(kFloatPlane), im2col_channels<float>,
-          col2im_channels<float>, kPointwise<float>};
+  return {table(kFloatOuter),     table(kFloatGather),    table(kFloatPlane),
+          im2col_channels<float>, col2im_channels<float>, kPointwise<float>};
 }
 Kernels<double> double_kernels_avx2() {
-  return {table(kDoubleOuter), table(kDoubleGather), table(kDoublePlane), im2col_channels<double>,
-          col2im_channels<double>, kPointwise<double>};
+  return {table(kDoubleOuter),     table(kDoubleGather),    table(kDoublePlane),
+          im2col_channels<double>, col2im_channels<double>, kPointwise<double>};
 }
 
 }  // namespace pydenoise::cpu
