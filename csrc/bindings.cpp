@@ -147,34 +147,37 @@ void matmul(bool is_double, uintptr_t out, std::array<int64_t, 3> out_stride, ui
 }
 
 void conv2d(bool is_double, Memory output, bool output_last, Memory input, bool input_last,
-            Memory weight, Memory bias, const ConvShape& s) {
+            Memory weight, Memory bias, const ConvShape& s, int64_t winograd) {
   run(is_double, [&](auto zero) {
     using T = decltype(zero);
     T* to = elements<T>(output, output_count(s), "output");
     const T* from = elements<const T>(input, input_count(s), "input");
     const T* w = elements<const T>(weight, weight_count(s), "weight");
     const T* b = elements<const T>(bias, s.out_channels, "bias", true);
-    T* scratch = workspace.take<T>(cpu::conv2d_workspace<T>(s, thread_count()));
+    T* scratch = workspace.take<T>(cpu::conv2d_workspace<T>(s, thread_count(), winograd));
     cpu::Finish<T> finish;
     finish.bias = b;
     cpu::conv2d(output_image(to, s, output_last), input_image(from, s, input_last), w, finish,
-                scratch, s);
+                scratch, s, winograd);
   });
 }
 
 void conv2d_grad_input(bool is_double, Memory grad_input, bool grad_input_last, Memory grad_output,
-                       bool grad_output_last, Memory weight, Memory bias, const ConvShape& s) {
+                       bool grad_output_last, Memory weight, Memory bias, const ConvShape& s,
+                       int64_t winograd) {
   run(is_double, [&](auto zero) {
     using T = decltype(zero);
     T* to = elements<T>(grad_input, input_count(s), "grad_input");
     const T* from = elements<const T>(grad_output, output_count(s), "grad_output");
     const T* w = elements<const T>(weight, weight_count(s), "weight");
     const T* b = elements<const T>(bias, s.in_channels, "bias", true);
-    T* scratch = workspace.take<T>(cpu::conv2d_grad_input_workspace<T>(s, thread_count()));
+    T* scratch =
+        workspace.take<T>(cpu::conv2d_grad_input_workspace<T>(s, thread_count(), winograd));
     cpu::Finish<T> finish;
     finish.bias = b;
     cpu::conv2d_grad_input(input_image(to, s, grad_input_last),
-                           output_image(from, s, grad_output_last), w, finish, scratch, s);
+                           output_image(from, s, grad_output_last), w, finish, scratch, s,
+                           winograd);
   });
 }
 

@@ -21,6 +21,12 @@ struct Bands {
     per_picture = ceil_div(positions, rows);
   }
 
+  // Bands that begin at multiples of `side`.
+  void align(int64_t side, const Direction& d) {
+    rows = round_up(rows, side);
+    per_picture = ceil_div(d.rows(0).count, rows);
+  }
+
   struct Task {
     int64_t picture, group, y0, y1;
   };

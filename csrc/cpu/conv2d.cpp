@@ -5,10 +5,12 @@
 #include <algorithm>
 
 #include "cpu/bands.h"
+#include "cpu/dest.h"
 #include "cpu/few_channels.h"
 #include "cpu/isa.h"
 #include "cpu/source.h"
 #include "cpu/transpose.h"
+#include "cpu/winograd.h"
 #include "parallel.h"
 
 namespace pydenoise::cpu {
@@ -28,15 +30,12 @@ struct Plan {
         panels(ceil_div(d.dest_channels, kernel.nr)),
         group_size(round_up(panels * kernel.nr * d.all_terms(), kAlignment)),
         bands(d, larger(Source<T>::buffer_size(d, 2) - Source<T>::buffer_size(d, 1),
-                        dest_band_size(d, 1))),
+                        Dest<T>::buffer_size(d, 1))),
         source_size(round_up(Source<T>::buffer_size(d, bands.rows), kAlignment)),
-        dest_size(round_up(dest_band_size(d, bands.rows), kAlignment)),
+        dest_size(round_up(Dest<T>::buffer_size(d, bands.rows), kAlignment)),
         slot_size(
             larger(source_size + dest_size, round_up(d.shape.taps() * kernel.nr, kAlignment))) {}
 
-  static int64_t dest_band_size(const Direction& d, int64_t positions) {
-    return positions * d.rows(0).dest_step * d.dest_w * d.dest_channels;
-  }
   // Where the packed weights of a phase begin: every tap belongs to one phase only.
   int64_t phase_begin(const Direction& d, int64_t phase) const {
     return d.terms_before(phase) * panels * kernel.nr;
@@ -78,15 +77,6 @@ void pack_weights(T* workspace, const T* weight, T* slots, const Direction& d,
   });
 }
 
-// A band of the destination, channels together: in place or in a buffer.
-template <class T>
-struct DestBand {
-  T* data;
-  int64_t row_pitch, pixel_pitch;
-
-  T* at(int64_t row, int64_t col) const { return data + row * row_pitch + col * pixel_pitch; }
-};
-
 // The taps of a reading as the longest runs of memory there are.
 template <class T>
 GatherTile<T> tile_of_runs(const Reading<T>& reading) {
@@ -109,10 +99,9 @@ GatherTile<T> tile_of_runs(const Reading<T>& reading) {
 
 // One phase of a band: tiles of pixels, for each all panels of channels.
 template <class T>
-void gather_phase(const DestBand<T>& dest, const T* output, const Reading<T>& reading,
-                  const T* packed, const Finish<T>& finish, const GatherAxis& rows,
-                  const GatherAxis& cols, int64_t positions, const Direction& d,
-                  const Plan<T>& plan) {
+void gather_phase(const DestBand<T>& dest, const Reading<T>& reading, const T* packed,
+                  const Finish<T>& finish, const GatherAxis& rows, const GatherAxis& cols,
+                  int64_t positions, const Direction& d, const Plan<T>& plan) {
   const GatherKernel<T>& kernel = plan.kernel;
   GatherTile<T> tile = tile_of_runs(reading);
   const int64_t terms = tile.tap_rows * tile.tap_cols * tile.run;
@@ -122,7 +111,7 @@ void gather_phase(const DestBand<T>& dest, const T* output, const Reading<T>& re
     for (int64_t i = 0; i < kernel.mr; ++i) {
       if (y < positions) {
         tile.source[i] = reading.first + y * reading.y_step + x * reading.x_step;
-        offsets[i] = dest.at(rows.dest(y), cols.dest(x)) - dest.data;
+        offsets[i] = dest.offset(rows.dest(y), cols.dest(x));
         if (++x == cols.count) {
           x = 0;
           ++y;
@@ -136,7 +125,7 @@ void gather_phase(const DestBand<T>& dest, const T* output, const Reading<T>& re
       const int64_t first = panel * kernel.nr;
       for (int64_t i = 0; i < kernel.mr; ++i) {
         tile.dest[i] = dest.data + offsets[i] + first;
-        if (output != nullptr) tile.output[i] = output + offsets[i] + first;
+        if (dest.output != nullptr) tile.output[i] = dest.output + offsets[i] + first;
       }
       tile.weights = packed + panel * terms * kernel.nr;
       tile.channels = smaller(kernel.nr, d.dest_channels - first);
@@ -146,29 +135,21 @@ void gather_phase(const DestBand<T>& dest, const T* output, const Reading<T>& re
 }
 
 template <class T>
-void gather_convolution(ImageView<T> dest, ImageView<const T> image, const T* weight,
+void gather_convolution(ImageView<T> dest_image, ImageView<const T> image, const T* weight,
                         const Finish<T>& finish, T* workspace, const Direction& d) {
-  const ConvShape& s = d.shape;
   const Plan<T> plan(d);
   const Source<T> source(image, d);
-  T* const slots = workspace + s.groups * plan.group_size;
+  const Dest<T> dest(dest_image, finish.output, d);
+  T* const slots = workspace + d.shape.groups * plan.group_size;
   pack_weights(workspace, weight, slots, d, plan);
 
-  const bool in_place = dest.stride_c == 1 || d.dest_channels == 1;
-  const int64_t step = d.rows(0).dest_step;
   parallel_tasks(plan.bands.tasks(d), thread_count(), [&](int64_t task, int64_t slot) {
     const auto [picture, group, y0, y1] = plan.bands.task(task, d);
     T* const source_buffer = slots + slot * plan.slot_size;
     T* const dest_buffer = source_buffer + plan.source_size;
-
-    T* const to = dest.at(picture, group * d.dest_channels) + y0 * step * dest.stride_h;
-    const DestBand<T> band =
-        in_place ? DestBand<T>{to, dest.stride_h, dest.stride_w}
-                 : DestBand<T>{dest_buffer, d.dest_w * d.dest_channels, d.dest_channels};
+    const DestBand<T> band = dest.band(dest_buffer, picture, group, y0);
     Finish<T> of_group = finish;
     if (finish.bias != nullptr) of_group.bias += group * d.dest_channels;
-    const T* const output =
-        finish.output.data == nullptr ? nullptr : finish.output.data + (to - dest.data);
 
     source.prepare(source_buffer, picture, group, y0, y1);
     for (int64_t phase = 0; phase < d.phases(); ++phase) {
@@ -178,19 +159,15 @@ void gather_convolution(ImageView<T> dest, ImageView<const T> image, const T* we
       const Reading<T> reading =
           source.reading(source_buffer, picture, group, phase, y0, y0 + positions);
       const T* packed = workspace + group * plan.group_size + plan.phase_begin(d, phase);
-      gather_phase(band, output, reading, packed, of_group, rows, cols, positions, d, plan);
+      gather_phase(band, reading, packed, of_group, rows, cols, positions, d, plan);
     }
-    if (!in_place) {
-      for (int64_t row = 0; row < smaller(d.dest_h - y0 * step, (y1 - y0) * step); ++row) {
-        transpose(to + row * dest.stride_h, dest.stride_c, band.at(row, 0), d.dest_channels,
-                  d.dest_w, d.dest_channels);
-      }
-    }
+    dest.finish(dest_buffer, picture, group, y0, y1);
   });
 }
 
 template <class T>
-int64_t workspace_for(const Direction& d, int64_t threads) {
+int64_t workspace_for(const Direction& d, int64_t threads, int64_t winograd) {
+  if (winograd != 0) return winograd_workspace<T>(d, winograd, threads);
   const Plan<T> plan(d);
   const int64_t general = d.shape.groups * plan.group_size + threads * plan.slot_size;
   if (!has_few_channels(d, Finish<T>{})) return general;
@@ -199,8 +176,10 @@ int64_t workspace_for(const Direction& d, int64_t threads) {
 
 template <class T>
 void convolve(ImageView<T> dest, ImageView<const T> image, const T* weight, const Finish<T>& finish,
-              T* workspace, const Direction& d) {
-  if (has_few_channels(d, finish)) {
+              T* workspace, const Direction& d, int64_t winograd) {
+  if (winograd != 0) {
+    winograd_convolution(dest, image, weight, finish, workspace, d, winograd);
+  } else if (has_few_channels(d, finish)) {
     few_channels_convolution(dest, image, weight, finish, workspace, d);
   } else {
     gather_convolution(dest, image, weight, finish, workspace, d);
@@ -210,38 +189,39 @@ void convolve(ImageView<T> dest, ImageView<const T> image, const T* weight, cons
 }  // namespace
 
 template <class T>
-int64_t conv2d_workspace(const ConvShape& shape, int64_t threads) {
-  return workspace_for<T>(Direction(shape, false), threads);
+int64_t conv2d_workspace(const ConvShape& shape, int64_t threads, int64_t winograd) {
+  return workspace_for<T>(Direction(shape, false), threads, winograd);
 }
 
 template <class T>
 void conv2d(ImageView<T> output, ImageView<const T> input, const T* weight, const Finish<T>& finish,
-            T* workspace, const ConvShape& shape) {
-  convolve(output, input, weight, finish, workspace, Direction(shape, false));
+            T* workspace, const ConvShape& shape, int64_t winograd) {
+  convolve(output, input, weight, finish, workspace, Direction(shape, false), winograd);
 }
 
 template <class T>
-int64_t conv2d_grad_input_workspace(const ConvShape& shape, int64_t threads) {
-  return workspace_for<T>(Direction(shape, true), threads);
+int64_t conv2d_grad_input_workspace(const ConvShape& shape, int64_t threads, int64_t winograd) {
+  return workspace_for<T>(Direction(shape, true), threads, winograd);
 }
 
 template <class T>
 void conv2d_grad_input(ImageView<T> grad_input, ImageView<const T> grad_output, const T* weight,
-                       const Finish<T>& finish, T* workspace, const ConvShape& shape) {
-  convolve(grad_input, grad_output, weight, finish, workspace, Direction(shape, true));
+                       const Finish<T>& finish, T* workspace, const ConvShape& shape,
+                       int64_t winograd) {
+  convolve(grad_input, grad_output, weight, finish, workspace, Direction(shape, true), winograd);
 }
 
-template int64_t conv2d_workspace<float>(const ConvShape&, int64_t);
-template int64_t conv2d_workspace<double>(const ConvShape&, int64_t);
+template int64_t conv2d_workspace<float>(const ConvShape&, int64_t, int64_t);
+template int64_t conv2d_workspace<double>(const ConvShape&, int64_t, int64_t);
 template void conv2d(ImageView<float>, ImageView<const float>, const float*, const Finish<float>&,
-                     float*, const ConvShape&);
+                     float*, const ConvShape&, int64_t);
 template void conv2d(ImageView<double>, ImageView<const double>, const double*,
-                     const Finish<double>&, double*, const ConvShape&);
-template int64_t conv2d_grad_input_workspace<float>(const ConvShape&, int64_t);
-template int64_t conv2d_grad_input_workspace<double>(const ConvShape&, int64_t);
+                     const Finish<double>&, double*, const ConvShape&, int64_t);
+template int64_t conv2d_grad_input_workspace<float>(const ConvShape&, int64_t, int64_t);
+template int64_t conv2d_grad_input_workspace<double>(const ConvShape&, int64_t, int64_t);
 template void conv2d_grad_input(ImageView<float>, ImageView<const float>, const float*,
-                                const Finish<float>&, float*, const ConvShape&);
+                                const Finish<float>&, float*, const ConvShape&, int64_t);
 template void conv2d_grad_input(ImageView<double>, ImageView<const double>, const double*,
-                                const Finish<double>&, double*, const ConvShape&);
+                                const Finish<double>&, double*, const ConvShape&, int64_t);
 
 }  // namespace pydenoise::cpu

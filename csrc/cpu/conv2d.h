@@ -6,8 +6,11 @@
 // overlaps; workspace holds that many elements, aligned to kAlignment bytes, for the current
 // instruction set and at most `threads` threads.
 //
+// winograd: 0, or the tile side 2 or 4 of winograd.h where has_winograd(shape).
+//
 // The order in which the terms of one element are added: taps row by row, as they lie in the
-// source, in each tap the channels, bias last; grad_weight: in pieces, see conv2d_grad_weight.cpp.
+// source, in each tap the channels, bias last; with Winograd's products the channels, then the
+// transform; grad_weight: in pieces, see conv2d_grad_weight.cpp.
 #pragma once
 
 #include "conv_shape.h"
@@ -18,17 +21,18 @@ namespace pydenoise::cpu {
 
 // output[n, m, y, x] = finish(sum over (i, j, c) of weight[m, c, i, j] * input at that tap)
 template <class T>
-int64_t conv2d_workspace(const ConvShape& shape, int64_t threads);
+int64_t conv2d_workspace(const ConvShape& shape, int64_t threads, int64_t winograd);
 template <class T>
 void conv2d(ImageView<T> output, ImageView<const T> input, const T* weight, const Finish<T>& finish,
-            T* workspace, const ConvShape& shape);
+            T* workspace, const ConvShape& shape, int64_t winograd);
 
 // grad_input = finish(f(W^T grad_output)); a bias is a transposed convolution's own
 template <class T>
-int64_t conv2d_grad_input_workspace(const ConvShape& shape, int64_t threads);
+int64_t conv2d_grad_input_workspace(const ConvShape& shape, int64_t threads, int64_t winograd);
 template <class T>
 void conv2d_grad_input(ImageView<T> grad_input, ImageView<const T> grad_output, const T* weight,
-                       const Finish<T>& finish, T* workspace, const ConvShape& shape);
+                       const Finish<T>& finish, T* workspace, const ConvShape& shape,
+                       int64_t winograd);
 
 // grad_weight (+)= grad_output u(input)^T
 template <class T>

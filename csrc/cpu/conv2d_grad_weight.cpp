@@ -17,11 +17,12 @@
 namespace pydenoise::cpu {
 namespace {
 
-constexpr int64_t kChunk = 256;       // pixels
-constexpr int64_t kBlockTerms = 192;  // of one row of taps, in one block
-constexpr int64_t kTasksWanted = 16;  // pieces x blocks, enough to keep threads busy
-constexpr int64_t kPiece = 8192;      // elements of a task that only copies
-constexpr int64_t kSlack = 64;        // elements that a tile may read behind the last
+constexpr int64_t kChunk = 256;         // pixels, at most: one side of a tile in the first cache
+constexpr int64_t kPiecePixels = 4096;  // that are worth partial sums of their own
+constexpr int64_t kPartials = int64_t{1} << 16;  // elements of partial sums that cost nothing
+constexpr int64_t kTasksWanted = 16;             // pieces x shares, enough to keep threads busy
+constexpr int64_t kCopied = 8192;                // elements of a task that only copies
+constexpr int64_t kSlack = 64;                   // elements that a tile may read behind the last
 
 template <class T>
 struct Plan {
@@ -29,11 +30,10 @@ struct Plan {
   bool by_tap;             // a unit of terms is the channels of a tap, or else of a row of taps
   int64_t unit, units;     // terms of a unit, units of a row of taps
   const OuterKernel<T>& kernel;
-  int64_t padded_unit;                 // a whole number of tiles
-  int64_t block_terms, unit_blocks;    // terms of a block, blocks of a unit
-  int64_t panels, blocks;              // panels of kernel.nr rows, blocks of one group
-  int64_t chunk_pictures, chunk_rows;  // a chunk is some pictures, or some rows of one
-  int64_t picture_chunks, chunks, pieces;
+  int64_t padded_unit;             // a whole number of tiles
+  int64_t panels, blocks, shares;  // of kernel.nr rows; of one group; tasks of blocks
+  int64_t chunk_pictures, chunk_rows, chunk_cols;  // pictures, or rows of one, or a part of a row
+  int64_t chunks_h, chunks_w, chunks, pieces;
   int64_t partial_size;               // of one piece of one group
   int64_t input_size, gradient_size;  // buffers of one picture of a chunk
   int64_t slot_size;
@@ -46,54 +46,56 @@ struct Plan {
         units(by_tap ? s.kernel_w : 1),
         kernel(outer_kernel_for<T>(unit, rows)),
         padded_unit(round_up(unit, kernel.mr)),
-        block_terms(smaller(padded_unit, round_up(kBlockTerms, kernel.mr))),
-        unit_blocks(ceil_div(padded_unit, block_terms)),
         panels(ceil_div(rows, kernel.nr)),
-        blocks(panels * s.kernel_h * units * unit_blocks),
+        blocks(panels * s.kernel_h * units),
         chunk_pictures(larger(1, smaller(s.batch, kChunk / s.out_pixels()))),
         chunk_rows(smaller(s.out_h, larger(1, kChunk / s.out_w))),
-        picture_chunks(ceil_div(s.out_h, chunk_rows)),
-        chunks(ceil_div(s.batch, chunk_pictures) * picture_chunks),
-        pieces(larger(1, smaller(chunks, ceil_div(kTasksWanted, blocks * s.groups)))),
+        chunk_cols(smaller(s.out_w, kChunk)),
+        chunks_h(ceil_div(s.out_h, chunk_rows)),
+        chunks_w(ceil_div(s.out_w, chunk_cols)),
+        chunks(ceil_div(s.batch, chunk_pictures) * chunks_h * chunks_w),
         partial_size(panels * s.kernel_h * units * padded_unit * kernel.nr),
         input_size(
             round_up(Source<T>::buffer_size(Direction(s, false), chunk_rows) + kSlack, kAlignment)),
-        gradient_size(round_up(chunk_rows * s.out_w * kernel.nr, kAlignment)),
+        gradient_size(round_up(chunk_rows * s.out_w * panels * kernel.nr, kAlignment)),
         slot_size(larger(chunk_pictures * (input_size + gradient_size),
-                         round_up(s.taps() * kernel.nr, kAlignment))) {}
+                         round_up(s.taps() * kernel.nr, kAlignment))) {
+    const int64_t worthwhile =
+        larger(s.batch * s.out_pixels() / kPiecePixels, kPartials / partial_size);
+    pieces = larger(1, smaller(smaller(chunks, kTasksWanted), worthwhile));
+    shares = smaller(blocks, ceil_div(kTasksWanted, pieces * s.groups));
+  }
 };
 
-// One block of terms: those of some tiles, in one unit of one row of taps, for one panel of rows.
+// Terms of one unit of one row of taps, for one panel of rows.
 struct Block {
-  int64_t panel, tap_row, unit, first, last;  // terms [first, last) of the padded unit
-
-  template <class T>
-  Block(int64_t index, const ConvShape& s, const Plan<T>& plan)
-      : panel(index / (s.kernel_h * plan.units * plan.unit_blocks)),
-        tap_row(index / (plan.units * plan.unit_blocks) % s.kernel_h),
-        unit(index / plan.unit_blocks % plan.units),
-        first(index % plan.unit_blocks * plan.block_terms),
-        last(smaller(plan.padded_unit, first + plan.block_terms)) {}
+  int64_t panel, tap_row, unit;
 };
 
-// Where the partial sums of a term begin, for one panel of rows.
 template <class T>
-int64_t partial_row(int64_t panel, int64_t tap_row, int64_t unit, int64_t term, const ConvShape& s,
-                    const Plan<T>& plan) {
-  const int64_t units = (panel * s.kernel_h + tap_row) * plan.units + unit;
+Block block_at(int64_t index, const ConvShape& s, const Plan<T>& plan) {
+  return {index / (s.kernel_h * plan.units), index / plan.units % s.kernel_h, index % plan.units};
+}
+
+// Where the partial sums of a term begin.
+template <class T>
+int64_t partial_row(const Block& block, int64_t term, const ConvShape& s, const Plan<T>& plan) {
+  const int64_t units = (block.panel * s.kernel_h + block.tap_row) * plan.units + block.unit;
   return (units * plan.padded_unit + term) * plan.kernel.nr;
 }
 
 // The pixels of one chunk.
 struct Chunk {
-  int64_t n0, n1, y0, y1;
+  int64_t n0, n1, y0, y1, x0, x1;
 
   template <class T>
   Chunk(int64_t index, const ConvShape& s, const Plan<T>& plan)
-      : n0(index / plan.picture_chunks * plan.chunk_pictures),
+      : n0(index / (plan.chunks_h * plan.chunks_w) * plan.chunk_pictures),
         n1(smaller(s.batch, n0 + plan.chunk_pictures)),
-        y0(index % plan.picture_chunks * plan.chunk_rows),
-        y1(smaller(s.out_h, y0 + plan.chunk_rows)) {}
+        y0(index / plan.chunks_w % plan.chunks_h * plan.chunk_rows),
+        y1(smaller(s.out_h, y0 + plan.chunk_rows)),
+        x0(index % plan.chunks_w * plan.chunk_cols),
+        x1(smaller(s.out_w, x0 + plan.chunk_cols)) {}
 };
 
 // Both sides of the product over one chunk: operands and the steps between pixels.
@@ -104,6 +106,7 @@ struct Operands {
   OuterWalk walk;
 };
 
+// Both pictures, channels together, as the kernel reads them.
 template <class T>
 class Pixels {
  public:
@@ -118,50 +121,66 @@ class Pixels {
         input_in_place_(plan.by_tap && plan.channels % plan.kernel.mr == 0),
         gradient_in_place_(plan.rows % plan.kernel.nr == 0) {}
 
-  // What one block reads of one chunk; buffers of plan.slot_size elements.
-  Operands<T> load(T* buffer, int64_t group, const Chunk& chunk, const Block& block) const {
+  // Copies what cannot be read in place; buffer of plan.slot_size elements.
+  Reading<T> load(T* buffer, int64_t group, const Chunk& chunk) const {
+    Reading<T> first{};
+    T* const gradients = buffer + plan_.chunk_pictures * plan_.input_size;
+    for (int64_t n = chunk.n0; n < chunk.n1; ++n) {
+      const int64_t i = n - chunk.n0;
+      if (!gradient_in_place_) copy_gradient(gradients + i * plan_.gradient_size, group, n, chunk);
+      if (input_in_place_) continue;
+      T* const copy = buffer + i * plan_.input_size;
+      source_.prepare(copy, n, group, chunk.y0, chunk.y1);
+      const Reading<T> reading = source_.reading(copy, n, group, 0, chunk.y0, chunk.y1);
+      if (i == 0) first = reading;
+    }
+    return first;
+  }
+
+  // What one block reads of a loaded chunk.
+  Operands<T> operands(const T* buffer, const Reading<T>& copied, int64_t group, const Chunk& chunk,
+                       const Block& block) const {
     Operands<T> o{};
+    const int64_t first = block.panel * plan_.kernel.nr;
+    if (gradient_in_place_) {
+      o.gradient = gradient_.at(chunk.n0, group * plan_.rows + first) +
+                   chunk.y0 * gradient_.stride_h + chunk.x0 * gradient_.stride_w;
+      set_steps(o.walk.b_step, gradient_.stride_n, gradient_.stride_h, gradient_.stride_w);
+    } else {
+      const int64_t width = plan_.panels * plan_.kernel.nr;
+      o.gradient = buffer + plan_.chunk_pictures * plan_.input_size + chunk.x0 * width + first;
+      set_steps(o.walk.b_step, plan_.gradient_size, shape_.out_w * width, width);
+    }
     o.walk.count[0] = chunk.n1 - chunk.n0;
     o.walk.count[1] = chunk.y1 - chunk.y0;
-    o.walk.count[2] = shape_.out_w;
-    load_gradient(o, buffer + plan_.chunk_pictures * plan_.input_size, group, chunk, block);
+    o.walk.count[2] = chunk.x1 - chunk.x0;
     if (input_in_place_) {
-      point_at_input(o, group, chunk, block);
+      point_into_picture(o, group, chunk, block);
     } else {
-      load_input(o, buffer, group, chunk, block);
+      o.input = copied.first + chunk.x0 * copied.x_step + block.tap_row * copied.tap_row_step +
+                block.unit * copied.tap_col_step;
+      set_steps(o.walk.a_step, plan_.input_size, copied.y_step, copied.x_step);
     }
     return o;
   }
 
  private:
-  void load_gradient(Operands<T>& o, T* buffer, int64_t group, const Chunk& chunk,
-                     const Block& block) const {
-    const int64_t nr = plan_.kernel.nr, first = block.panel * nr;
-    const int64_t valid = smaller(nr, plan_.rows - first);
-    const T* from =
-        gradient_.at(chunk.n0, group * plan_.rows + first) + chunk.y0 * gradient_.stride_h;
-    if (gradient_in_place_) {
-      o.gradient = from;
-      set_steps(o.walk.b_step, gradient_.stride_n, gradient_.stride_h, gradient_.stride_w);
-      return;
-    }
-    o.gradient = buffer;
-    set_steps(o.walk.b_step, plan_.gradient_size, shape_.out_w * nr, nr);
-    const int64_t pixels = (chunk.y1 - chunk.y0) * shape_.out_w;
-    for (int64_t n = chunk.n0; n < chunk.n1; ++n, buffer += plan_.gradient_size) {
-      const T* picture = from + (n - chunk.n0) * gradient_.stride_n;
-      for (int64_t i = 0; i < pixels; ++i) {  // pixels of a dense picture are evenly spaced
-        const T* pixel = picture + i * gradient_.stride_w;
-        T* const to = buffer + i * nr;
-        std::fill(std::copy(pixel, pixel + valid, to), to + nr, T(0));
-      }
+  void copy_gradient(T* to, int64_t group, int64_t n, const Chunk& chunk) const {
+    const int64_t width = plan_.panels * plan_.kernel.nr;
+    const T* pixel = gradient_.at(n, group * plan_.rows) + chunk.y0 * gradient_.stride_h;
+    for (int64_t i = 0; i < (chunk.y1 - chunk.y0) * shape_.out_w; ++i) {
+      std::fill(std::copy(pixel, pixel + plan_.rows, to), to + width, T(0));
+      pixel += gradient_.stride_w;  // pixels of a dense picture are evenly spaced
+      to += width;
     }
   }
 
-  // The block's rectangle of pixels whose tap lies inside the picture.
-  void point_at_input(Operands<T>& o, int64_t group, const Chunk& chunk, const Block& block) const {
+  // The rectangle of pixels whose tap lies inside the picture.
+  void point_into_picture(Operands<T>& o, int64_t group, const Chunk& chunk,
+                          const Block& block) const {
     const GatherAxis rows = forward_rows(shape_), cols = forward_cols(shape_);
-    const int64_t row = rows.source(chunk.y0, block.tap_row), col = cols.source(0, block.unit);
+    const int64_t row = rows.source(chunk.y0, block.tap_row);
+    const int64_t col = cols.source(chunk.x0, block.unit);
     const InsideRun y = inside_run(row, rows.step, rows.source_size, o.walk.count[1]);
     const InsideRun x = inside_run(col, cols.step, cols.source_size, o.walk.count[2]);
     o.walk.count[1] = y.end - y.begin;
@@ -174,20 +193,6 @@ class Pixels {
     }
     set_steps(o.walk.a_step, input_.stride_n, rows.step * input_.stride_h,
               cols.step * input_.stride_w);
-  }
-
-  void load_input(Operands<T>& o, T* buffer, int64_t group, const Chunk& chunk,
-                  const Block& block) const {
-    Reading<T> reading{};
-    for (int64_t n = chunk.n0; n < chunk.n1; ++n) {
-      T* const here = buffer + (n - chunk.n0) * plan_.input_size;
-      source_.prepare(here, n, group, chunk.y0, chunk.y1);
-      const Reading<T> of_picture = source_.reading(here, n, group, 0, chunk.y0, chunk.y1);
-      if (n == chunk.n0) reading = of_picture;
-    }
-    o.input =
-        reading.first + block.tap_row * reading.tap_row_step + block.unit * reading.tap_col_step;
-    set_steps(o.walk.a_step, plan_.input_size, reading.y_step, reading.x_step);
   }
 
   static void set_steps(int64_t* to, int64_t picture, int64_t row, int64_t pixel) {
@@ -204,6 +209,26 @@ class Pixels {
   bool input_in_place_, gradient_in_place_;
 };
 
+// Adds the products of one piece's pixels up, for blocks [first, last).
+template <class T>
+void sum_piece(T* partial, T* buffer, const Pixels<T>& pixels, int64_t group, int64_t piece,
+               int64_t first, int64_t last, const ConvShape& s, const Plan<T>& plan) {
+  const int64_t begin = piece * plan.chunks / plan.pieces;
+  const int64_t end = (piece + 1) * plan.chunks / plan.pieces;
+  for (int64_t i = begin; i < end; ++i) {
+    const Chunk chunk(i, s, plan);
+    const Reading<T> copied = pixels.load(buffer, group, chunk);
+    for (int64_t index = first; index < last; ++index) {
+      const Block block = block_at(index, s, plan);
+      const Operands<T> o = pixels.operands(buffer, copied, group, chunk, block);
+      for (int64_t term = 0; term < plan.padded_unit; term += plan.kernel.mr) {
+        plan.kernel.run(partial + partial_row(block, term, s, plan), o.input + term, o.gradient,
+                        o.walk, i > begin);
+      }
+    }
+  }
+}
+
 // Elements of a copy with the channels of a pixel together; none where they are.
 template <class T>
 int64_t copy_size(ImageView<const T> image, int64_t batch, int64_t channels, int64_t pixels) {
@@ -219,7 +244,7 @@ ImageView<const T> together(ImageView<const T> image, T*& workspace, int64_t bat
   if (size == 0) return image;
   T* const copy = workspace;
   workspace += size;
-  const int64_t step = larger(1, kPiece / channels), steps = ceil_div(pixels, step);
+  const int64_t step = larger(1, kCopied / channels), steps = ceil_div(pixels, step);
   parallel_tasks(batch * steps, thread_count(), [&](int64_t task, int64_t) {
     const int64_t first = task % steps * step;
     transpose(copy + (task / steps * pixels + first) * channels, channels,
@@ -235,10 +260,10 @@ void reduce(T* grad_weight, const T* partials, T* scratch, int64_t panel, int64_
             const ConvShape& s, const Plan<T>& plan, bool accumulate) {
   const int64_t nr = plan.kernel.nr, taps = s.taps(), first = panel * nr;
   for (int64_t tap = 0; tap < taps; ++tap) {
-    const int64_t i = tap / s.kernel_w, j = tap % s.kernel_w;
-    const int64_t unit = plan.by_tap ? j : 0;
+    const int64_t j = tap % s.kernel_w;
+    const Block block{panel, tap / s.kernel_w, plan.by_tap ? j : 0};
     const int64_t term = plan.by_tap ? channel : j * plan.channels + channel;
-    const T* from = partials + partial_row(panel, i, unit, term, s, plan);
+    const T* from = partials + partial_row(block, term, s, plan);
     T* const sum = scratch + tap * nr;
     for (int64_t o = 0; o < nr; ++o) sum[o] = plan.chunks == 0 ? T(0) : from[o];
     for (int64_t piece = 1; piece < plan.pieces; ++piece) {
@@ -276,22 +301,13 @@ void conv2d_grad_weight(T* grad_weight, ImageView<const T> grad_output, ImageVie
   const Pixels<T> pixels(grad_output, input, s, plan);
   const int64_t group_size = plan.pieces * plan.partial_size, threads = thread_count();
   T* const slots = workspace + round_up(s.groups * group_size, kAlignment);
-  const int64_t tasks = plan.chunks == 0 ? 0 : s.groups * plan.pieces * plan.blocks;
+  const int64_t tasks = plan.chunks == 0 ? 0 : s.groups * plan.pieces * plan.shares;
   parallel_tasks(tasks, threads, [&](int64_t task, int64_t slot) {
-    const Block block(task % plan.blocks, s, plan);
-    const int64_t piece = task / plan.blocks % plan.pieces;
-    const int64_t group = task / (plan.blocks * plan.pieces);
-    T* const partial = workspace + group * group_size + piece * plan.partial_size;
-    const int64_t begin = piece * plan.chunks / plan.pieces;
-    const int64_t end = (piece + 1) * plan.chunks / plan.pieces;
-    for (int64_t chunk = begin; chunk < end; ++chunk) {
-      const Operands<T> o =
-          pixels.load(slots + slot * plan.slot_size, group, Chunk(chunk, s, plan), block);
-      for (int64_t term = block.first; term < block.last; term += plan.kernel.mr) {
-        T* to = partial + partial_row(block.panel, block.tap_row, block.unit, term, s, plan);
-        plan.kernel.run(to, o.input + term, o.gradient, o.walk, chunk > begin);
-      }
-    }
+    const int64_t share = task % plan.shares, piece = task / plan.shares % plan.pieces;
+    const int64_t group = task / (plan.shares * plan.pieces);
+    sum_piece(workspace + group * group_size + piece * plan.partial_size,
+              slots + slot * plan.slot_size, pixels, group, piece,
+              share * plan.blocks / plan.shares, (share + 1) * plan.blocks / plan.shares, s, plan);
   });
   constexpr int64_t kChannels = 16;  // of a task
   const int64_t steps = ceil_div(plan.channels, kChannels);

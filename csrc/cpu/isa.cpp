@@ -115,6 +115,14 @@ const PlaneKernel<T>* plane_kernel_for(int64_t channels) {
   return nullptr;
 }
 
+template <class T>
+const WinogradKernel<T>* winograd_kernel_for(int64_t out) {
+  for (const WinogradKernel<T>& kernel : kernels_in_use<T>().winograd) {
+    if (kernel.out == out) return &kernel;
+  }
+  return nullptr;
+}
+
 template Kernels<float> kernels_in_use<float>();
 template Kernels<double> kernels_in_use<double>();
 template const OuterKernel<float>& outer_kernel_for<float>(int64_t, int64_t);
@@ -123,5 +131,7 @@ template const GatherKernel<float>& gather_kernel_for<float>(int64_t);
 template const GatherKernel<double>& gather_kernel_for<double>(int64_t);
 template const PlaneKernel<float>* plane_kernel_for<float>(int64_t);
 template const PlaneKernel<double>* plane_kernel_for<double>(int64_t);
+template const WinogradKernel<float>* winograd_kernel_for<float>(int64_t);
+template const WinogradKernel<double>* winograd_kernel_for<double>(int64_t);
 
 }  // namespace pydenoise::cpu

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "conv_shape.h"
+#include "cpu/integers.h"
 #include "cpu/pointwise_kernels.h"
 #include "cpu/ukernel.h"
 
@@ -40,6 +41,7 @@ struct Kernels {
                           const T* columns, int64_t channels, const ConvShape& shape);
 
   PointwiseKernels<T> pointwise;
+  KernelTable<WinogradKernel<T>> winograd;
 };
 
 Kernels<float> float_kernels_scalar();

@@ -85,6 +85,7 @@ struct Doubles {
 };
 
 #include "cpu/ukernel.inl"
+#include "cpu/winograd.inl"
 
 constexpr OuterKernel<float> kFloatOuter[] = {{4, 24, 12, outer_kernel<Floats, 4, 3>},
                                               {6, 16, 12, outer_kernel<Floats, 6, 2>},
@@ -113,12 +114,14 @@ constexpr PlaneKernel<double> kDoublePlane[] = {
 }  // namespace
 
 Kernels<float> float_kernels_avx2() {
-  return {table(kFloatOuter),     table(kFloatGather),    table(kFloatPlane),
-          im2col_channels<float>, col2im_channels<float>, kPointwise<float>};
+  return {table(kFloatOuter),      table(kFloatGather),    table(kFloatPlane),
+          im2col_channels<float>,  col2im_channels<float>, kPointwise<float>,
+          table(kWinograd<Floats>)};
 }
 Kernels<double> double_kernels_avx2() {
-  return {table(kDoubleOuter),     table(kDoubleGather),    table(kDoublePlane),
-          im2col_channels<double>, col2im_channels<double>, kPointwise<double>};
+  return {table(kDoubleOuter),      table(kDoubleGather),    table(kDoublePlane),
+          im2col_channels<double>,  col2im_channels<double>, kPointwise<double>,
+          table(kWinograd<Doubles>)};
 }
 
 }  // namespace pydenoise::cpu

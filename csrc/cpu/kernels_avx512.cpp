@@ -85,6 +85,7 @@ struct Doubles {
 };
 
 #include "cpu/ukernel.inl"
+#include "cpu/winograd.inl"
 
 constexpr OuterKernel<float> kFloatOuter[] = {
     {14, 32, 28, outer_kernel<Floats, 14, 2>}, {8, 48, 24, outer_kernel<Floats, 8, 3>},
@@ -113,12 +114,14 @@ constexpr PlaneKernel<double> kDoublePlane[] = {
 }  // namespace
 
 Kernels<float> float_kernels_avx512() {
-  return {table(kFloatOuter),     table(kFloatGather),    table(kFloatPlane),
-          im2col_channels<float>, col2im_channels<float>, kPointwise<float>};
+  return {table(kFloatOuter),      table(kFloatGather),    table(kFloatPlane),
+          im2col_channels<float>,  col2im_channels<float>, kPointwise<float>,
+          table(kWinograd<Floats>)};
 }
 Kernels<double> double_kernels_avx512() {
-  return {table(kDoubleOuter),     table(kDoubleGather),    table(kDoublePlane),
-          im2col_channels<double>, col2im_channels<double>, kPointwise<double>};
+  return {table(kDoubleOuter),      table(kDoubleGather),    table(kDoublePlane),
+          im2col_channels<double>,  col2im_channels<double>, kPointwise<double>,
+          table(kWinograd<Doubles>)};
 }
 
 }  // namespace pydenoise::cpu

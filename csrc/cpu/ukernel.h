@@ -86,4 +86,26 @@ struct PlaneKernel {
   void (*run)(const PlaneTile<T>& tile, const T* bias, const Finish<T>& finish);
 };
 
+// One tile of Winograd's products on its way out: element (i, j) of channel c at
+// from[(i, j) * step + c], whole vectors of channels readable.
+template <class T>
+struct WinogradTile {
+  const T* from;
+  int64_t step;
+  T* dest;          // its first pixel
+  const T* output;  // the same of Finish::output, or null
+  int64_t row_pitch, pixel_pitch;
+  int64_t rows, cols, channels;  // of the tile that exist
+};
+
+// The transforms of F(out x out, 3 x 3), see winograd.inl.
+template <class T>
+struct WinogradKernel {
+  int64_t out;
+  void (*input)(T* to, int64_t to_step, const T* from, int64_t row_pitch, int64_t pixel_pitch,
+                int64_t channels);
+  void (*weights)(T* to, int64_t to_step, const T* taps, int64_t width);
+  void (*output)(const WinogradTile<T>& tile, const T* bias, const Finish<T>& finish);
+};
+
 }  // namespace pydenoise::cpu

@@ -147,6 +147,9 @@ def _checked(shape: ConvShape) -> Any:
     return _C.Shape(shape)
 
 
+WINO = 0
+
+
 def is_faster_with_columns(product: str, shape: ConvShape) -> bool:
     """True where `auto` takes the im2col chain: gradients of large strides over few channels.
 
@@ -203,6 +206,7 @@ def conv2d(
         weight,
         bias,
         _checked(shape),
+        WINO,
     )
 
 
@@ -227,6 +231,7 @@ def conv2d_grad_input(
         weight,
         bias,
         _checked(shape),
+        WINO,
     )
 
 
