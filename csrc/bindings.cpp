@@ -204,8 +204,11 @@ void conv2d_grad_bias(bool is_double, Memory grad_bias, Memory grad_output, bool
     const int64_t count = product({batch, channels, height, width});
     T* to = elements<T>(grad_bias, channels, "grad_bias");
     const T* from = elements<const T>(grad_output, count, "grad_output");
+    const int64_t pixels = product({height, width});
+    auto* scratch =
+        workspace.take<double>(cpu::conv2d_grad_bias_workspace(batch, channels, pixels));
     cpu::conv2d_grad_bias(to, cpu::dense_image(from, channels, height, width, grad_output_last),
-                          batch, channels, height, width, accumulate);
+                          scratch, batch, channels, height, width, accumulate);
   });
 }
 

@@ -42,6 +42,9 @@ struct Kernels {
 
   PointwiseKernels<T> pointwise;
   KernelTable<WinogradKernel<T>> winograd;
+
+  // sums[c] += channel c of `count` pixels, `step` elements apart
+  void (*add_pixels)(double* sums, const T* pixels, int64_t step, int64_t count, int64_t channels);
 };
 
 Kernels<float> float_kernels_scalar();

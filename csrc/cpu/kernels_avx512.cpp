@@ -114,14 +114,14 @@ constexpr PlaneKernel<double> kDoublePlane[] = {
 }  // namespace
 
 Kernels<float> float_kernels_avx512() {
-  return {table(kFloatOuter),      table(kFloatGather),    table(kFloatPlane),
-          im2col_channels<float>,  col2im_channels<float>, kPointwise<float>,
-          table(kWinograd<Floats>)};
+  return {table(kFloatOuter),       table(kFloatGather),    table(kFloatPlane),
+          im2col_channels<float>,   col2im_channels<float>, kPointwise<float>,
+          table(kWinograd<Floats>), add_pixels<Floats>};
 }
 Kernels<double> double_kernels_avx512() {
-  return {table(kDoubleOuter),      table(kDoubleGather),    table(kDoublePlane),
-          im2col_channels<double>,  col2im_channels<double>, kPointwise<double>,
-          table(kWinograd<Doubles>)};
+  return {table(kDoubleOuter),       table(kDoubleGather),    table(kDoublePlane),
+          im2col_channels<double>,   col2im_channels<double>, kPointwise<double>,
+          table(kWinograd<Doubles>), add_pixels<Doubles>};
 }
 
 }  // namespace pydenoise::cpu

@@ -181,3 +181,37 @@ void plane_kernel(const PlaneTile<typename Vec::T>& tile, const typename Vec::T*
     }
   }
 }
+
+// Sum of 2^level neighbouring pixels, pair by pair.
+template <class Vec, int level>
+typename Vec::V pixel_sum(const typename Vec::T* pixel, int64_t step, int lanes) {
+  if constexpr (level == 0) {
+    return Vec::load_some(pixel, lanes);
+  } else {
+    return Vec::add(pixel_sum<Vec, level - 1>(pixel, step, lanes),
+                    pixel_sum<Vec, level - 1>(pixel + (step << (level - 1)), step, lanes));
+  }
+}
+
+template <class Vec>
+void add_pixels(double* sums, const typename Vec::T* pixels, int64_t step, int64_t count,
+                int64_t channels) {
+  constexpr int kLevel = 5;  // pairs of pairs: 32 pixels lose no more than 5 roundings
+  constexpr int64_t kBlock = int64_t{1} << kLevel;
+  for (int64_t c = 0; c < channels; c += Vec::kLanes) {
+    const int lanes = static_cast<int>(smaller(Vec::kLanes, channels - c));
+    double lane_sums[Vec::kLanes] = {};
+    typename Vec::T block[Vec::kLanes];
+    const auto add_block = [&](typename Vec::V sum) {
+      Vec::store(block, sum);
+      for (int lane = 0; lane < Vec::kLanes; ++lane) lane_sums[lane] += block[lane];
+    };
+    const typename Vec::T* pixel = pixels + c;
+    int64_t left = count;
+    for (; left >= kBlock; left -= kBlock, pixel += kBlock * step) {
+      add_block(pixel_sum<Vec, kLevel>(pixel, step, lanes));
+    }
+    for (; left > 0; --left, pixel += step) add_block(Vec::load_some(pixel, lanes));
+    for (int lane = 0; lane < lanes; ++lane) sums[c + lane] += lane_sums[lane];
+  }
+}
