@@ -75,16 +75,6 @@ class _Shelf:
         self.slots: list[_Slot] = []
         self.turn = 0
 
-    def find_free(self) -> Tensor | None:
-        """A tensor to which its slot holds the only reference, and into which no view looks."""
-        for slot in self.slots:
-            if (
-                getrefcount(slot.tensor) == _REFERENCES_AT_REST
-                and _owners(slot.address) == slot.owners_at_rest
-            ):
-                return slot.tensor
-        return None
-
     def nbytes(self) -> int:
         return sum(slot.tensor.nbytes for slot in self.slots)
 
@@ -108,18 +98,23 @@ class _Pool:
         memory_format: torch.memory_format,
     ) -> Tensor:
         key: tuple[object, ...] = (shape, dtype, memory_format)
-        if device != _CPU:
+        if device is not _CPU and device != _CPU:
             key += (device, _stream(device))
         shelf = self.shelves.get(key)
         if shelf is None:
             shelf = self.shelves[key] = _Shelf()
         shelf.turn = self.turn
-        tensor = shelf.find_free()
-        if tensor is None:
-            tensor = _create(shape, dtype, device, memory_format)
-            shelf.slots.append(_Slot(tensor))
-            self.has_grown = True
-        return tensor
+        for slot in shelf.slots:
+            # Free is one to which its slot holds the only reference, and into which no view looks.
+            if (
+                getrefcount(slot.tensor) == _REFERENCES_AT_REST
+                and _owners(slot.address) == slot.owners_at_rest
+            ):
+                return slot.tensor
+        slot = _Slot(_create(shape, dtype, device, memory_format))
+        shelf.slots.append(slot)
+        self.has_grown = True
+        return slot.tensor
 
     def end_turn(self) -> None:
         """Drop what lies idle, the longest unused first, down to `IDLE_BYTES`."""
@@ -185,8 +180,10 @@ def empty(
         shape = tuple(shape)
     if dtype is None:
         dtype = torch.get_default_dtype()
-    if not isinstance(device, torch.device):
-        device = torch.device(device or "cpu")
+    if device is None:
+        device = _CPU
+    elif not isinstance(device, torch.device):
+        device = torch.device(device)
     pool = _pools.own
     create = pool.take if pool.depth else _create
     return create(shape, dtype, device, memory_format)

@@ -229,6 +229,23 @@ def test_wrong_kind_of_tensor(reader: str, kind: str) -> None:
     assert op in str(raised.value)
 
 
+@pytest.mark.parametrize("wrong", [1.0, (1.0, 1), (1, torch.ones(()))], ids=str)
+def test_what_only_equals_a_whole_number_is_refused_after_it(wrong: object) -> None:
+    ops.conv2d(X, W, None, 1, (1, 1))
+    for geometry in ((wrong, 1), (1, wrong)):
+        with pytest.raises(TypeError, match="whole number"):
+            ops.conv2d(X, W, None, *geometry)
+    ops.conv2d_grad_input(X.shape, W, G)
+    with pytest.raises(TypeError, match="input_size"):
+        ops.conv2d_grad_input((2.0, 4, 7, 8), W, G)
+
+
+def test_sizes_of_torchs_own_type_are_looked_at() -> None:
+    for size in ((-2, 4, 7, 8), (2, 4, 7)):
+        with pytest.raises(ValueError, match="conv2d_grad_input: input_size"):
+            ops.conv2d_grad_input(torch.Size(size), W, G)
+
+
 def test_fake_tensors() -> None:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -314,6 +331,17 @@ def test_out_that_is_not_dense(name: str) -> None:
     with pytest.raises(ValueError, match=r"dense|contiguous"):
         call(read, out=torch.full((1,), torch.nan).expand(size))
     assert wide.isnan().all()
+
+
+@each_out
+def test_out_that_negates(name: str) -> None:
+    call, size, read = OUTS[name]
+    out = torch.ones(size, dtype=torch.complex64).conj().imag
+    with pytest.raises(ValueError, match=f"{name}: out must hold"):
+        call(read, out=out)
+    assert not out.any()
+    with pytest.raises(ValueError, match=f"{name}: out must be dense"):
+        call(read, out=torch.ones(size).to_sparse())
 
 
 @each_out

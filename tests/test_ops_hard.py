@@ -104,7 +104,7 @@ def test_auto_takes_the_chain_for_few_channels() -> None:
         ((1, 48, 8, 8), 8, 1, True),
     ):
         shape = ops._geometry.forward_shape(
-            "test", size, (16, size[1] // groups, 3, 3), stride, 1, 1, groups
+            "test", (size, (16, size[1] // groups, 3, 3)), stride, 1, 1, groups
         )
         chosen = _backend.convolver("conv2d_grad_input", torch.empty(0), shape)
         assert (chosen is _backend._CHAINS[_backend._compiled]) == chain

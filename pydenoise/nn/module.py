@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -79,7 +79,7 @@ class Module:
     training: bool
     architecture: dict[str, Any] | None
     size_multiple: int
-    _is_ours: ClassVar[bool] = True
+    _is_ours: bool = True
     _children: dict[str, Module]
     _parameters: dict[str, Parameter | None]
     _entries: list[tuple[torch.Size, torch.dtype, tuple[Any, ...]]]
@@ -158,11 +158,9 @@ class Module:
     def stays_inside(self) -> bool:
         """Whether the package alone sees the tensors between the layers, so that they may recycle.
 
-        A class of the user's, anywhere in the tree, may keep a pointer to its input.
+        A class or function of the user's, anywhere in the tree, may keep a pointer to its input.
         """
-        if not self._is_ours or "forward" in self.__dict__ or "backward" in self.__dict__:
-            return False
-        return all(map(Module.stays_inside, self._children.values()))
+        return self._is_ours and all(map(Module.stays_inside, self._children.values()))
 
     # --- children and parameters --------------------------------------------------------------
 
@@ -192,6 +190,8 @@ class Module:
         else:
             if name in self.__dict__.get("_children", ()):
                 del self._children[name]
+            if name in ("forward", "backward"):
+                self.__dict__["_is_ours"] = False
             object.__setattr__(self, name, value)
 
     def _assign(self, name: str, value: Any) -> None:

@@ -21,9 +21,12 @@ def _columns(like: Tensor, shape: ConvShape) -> Tensor:
     return memory.empty(shape.columns_size, dtype=like.dtype, device=like.device)
 
 
-def _by_group(pixels: Tensor, groups: int) -> Tensor:
-    """(N, C, H, W) in either memory format as (N, g, C/g, H*W), a view."""
-    return pixels.flatten(2).unflatten(1, (groups, pixels.shape[1] // groups))
+def _group(tensor: Tensor, dim: int, groups: int, g: int) -> Tensor:
+    """What group g has of the channels or rows in a dimension, a view."""
+    if groups == 1:
+        return tensor
+    size = tensor.shape[dim] // groups
+    return tensor.narrow(dim, g * size, size)
 
 
 class Chain:
@@ -37,12 +40,11 @@ class Chain:
     ) -> None:
         columns = _columns(input, shape)
         self._backend.im2col(columns, input, shape)
-        patches = columns.unflatten(1, (shape.groups, -1))
-        matrices = weight.reshape(shape.groups, shape.out_channels // shape.groups, -1)
-        z = _by_group(output, shape.groups)
+        matrix = weight.flatten(1).expand(shape.batch, -1, -1)
+        z = output.flatten(2)
         for g in range(shape.groups):
-            w = matrices[g].expand(shape.batch, -1, -1)
-            self._backend.matmul(z[:, g], w, patches[:, g], False)
+            w, u, zg = (_group(each, 1, shape.groups, g) for each in (matrix, columns, z))
+            self._backend.matmul(zg, w, u, False)
         if bias is not None:
             self._backend.add_bias(output, bias)
 
@@ -55,12 +57,11 @@ class Chain:
         shape: ConvShape,
     ) -> None:
         columns = _columns(weight, shape)
-        patches = columns.unflatten(1, (shape.groups, -1))
-        matrices = weight.reshape(shape.groups, shape.out_channels // shape.groups, -1)
-        gz = _by_group(grad_output, shape.groups)
+        matrix = weight.flatten(1).expand(shape.batch, -1, -1)
+        gz = grad_output.flatten(2)
         for g in range(shape.groups):
-            w = matrices[g].mT.expand(shape.batch, -1, -1)
-            self._backend.matmul(patches[:, g], w, gz[:, g], False)
+            w, u, gzg = (_group(each, 1, shape.groups, g) for each in (matrix, columns, gz))
+            self._backend.matmul(u, w.mT, gzg, False)
         self._backend.col2im(grad_input, columns, shape)
         if bias is not None:
             self._backend.add_bias(grad_input, bias)
@@ -76,7 +77,7 @@ class Chain:
         columns = _columns(input, shape)
         self._backend.im2col(columns, input, shape)
         patches = columns.unflatten(1, (shape.groups, -1))
-        gz = _by_group(grad_output, shape.groups)
+        gz = grad_output.flatten(2).unflatten(1, (shape.groups, -1))
         matrices = grad_weight.view(shape.groups, shape.out_channels // shape.groups, -1)
         for n in range(shape.batch):
             self._backend.matmul(matrices, gz[n], patches[n].mT, accumulate or n > 0)

@@ -7,7 +7,7 @@ comes before any memory is written.
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,8 +17,10 @@ from pydenoise import memory
 
 Pair = int | Sequence[int]
 
-_DTYPES = (torch.float32, torch.float64)
-_STRIDED = torch.strided
+# An instance of torch's tensor types is dense, in main memory, of that dtype, and no view that
+# negates: one question for all that a call has to know of a tensor that is right.
+_FLOATS = torch.FloatTensor
+_DOUBLES = torch.DoubleTensor
 _LARGEST = 2**31 - 1
 
 
@@ -27,35 +29,19 @@ def describe(tensor: Tensor) -> str:
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')} on {tensor.device}"
 
 
-def _are_plain(values: Iterable[Any], ndim: int | None) -> bool:
-    """True for dense tensors in main memory, of one dtype, that are nothing but what they hold.
-
-    The one test of every call that is right; what it turns down is looked at more closely.
-    """
-    dtypes: tuple[torch.dtype, ...] = _DTYPES
-    for value in values:
-        if (
-            type(value) is not Tensor
-            or (dtype := value.dtype) not in dtypes
-            or not value.is_cpu
-            or value.layout is not _STRIDED
-            or value.is_neg()
-            or (ndim is not None and value.dim() != ndim)
-        ):
-            return False
-        dtypes = (dtype,)
-    return True
-
-
 def tensor(op: str, name: str, value: Any, ndim: int | None = None) -> Tensor:
     """A plain dense float tensor, its negative bit resolved, its values untouched."""
-    if _are_plain((value,), ndim):
+    if (
+        type(value) is Tensor
+        and isinstance(value, (_FLOATS, _DOUBLES))
+        and (ndim is None or value.dim() == ndim)
+    ):
         return value
     if not isinstance(value, Tensor):
         raise TypeError(f"{op}: {name} must be a torch tensor, got {type(value).__name__}")
-    if value.layout is not _STRIDED:
+    if value.layout is not torch.strided:
         raise TypeError(f"{op}: {name} must be dense, got layout {value.layout}")
-    if value.dtype not in _DTYPES:
+    if value.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{op}: {name} must be float32 or float64, got {describe(value)}")
     plain = value.detach()
     if type(plain) is not Tensor or plain.device.type == "meta":
@@ -67,19 +53,27 @@ def tensor(op: str, name: str, value: Any, ndim: int | None = None) -> Tensor:
     return plain
 
 
-def tensors(op: str, ndim: int | None = None, **given: Any) -> Collection[Tensor]:
+def tensors(
+    op: str, names: tuple[str, ...], values: tuple[Any, ...], ndim: int | None = None
+) -> tuple[Tensor, ...]:
     """Each as `tensor` makes it ready; all of one dtype and on one device."""
-    if _are_plain(given.values(), ndim):
-        return given.values()
-    ready = {name: tensor(op, name, value, ndim) for name, value in given.items()}
-    (first_name, first), *rest = ready.items()
-    for name, other in rest:
-        alike(op, first_name, first, name, other)
-    return ready.values()
+    kind = _FLOATS if isinstance(values[0], _FLOATS) else _DOUBLES
+    for value in values:
+        if (
+            type(value) is not Tensor
+            or not isinstance(value, kind)
+            or (ndim is not None and value.dim() != ndim)
+        ):
+            break
+    else:
+        return values
+    plain = tuple(tensor(op, *given, ndim) for given in zip(names, values, strict=True))
+    for name, other in zip(names, plain, strict=True):
+        _expect_alike(op, names[0], plain[0], name, other)
+    return plain
 
 
-def alike(op: str, first_name: str, first: Tensor, name: str, other: Tensor) -> None:
-    """Both of one dtype and on one device."""
+def _expect_alike(op: str, first_name: str, first: Tensor, name: str, other: Tensor) -> None:
     if other.dtype != first.dtype:
         raise TypeError(
             f"{op}: {first_name} and {name} must have one dtype, "
@@ -92,19 +86,17 @@ def alike(op: str, first_name: str, first: Tensor, name: str, other: Tensor) -> 
         )
 
 
-def of_one_shape(op: str, **given: Any) -> Collection[Tensor]:
+def of_one_shape(op: str, names: tuple[str, ...], values: tuple[Any, ...]) -> tuple[Tensor, ...]:
     """`tensors`, all of one shape."""
-    ready = tensors(op, **given)
-    shape = None
-    for name, each in zip(given, ready, strict=True):
-        if shape is None:
-            shape = each.shape
-        elif each.shape != shape:
+    plain = tensors(op, names, values)
+    shape = plain[0].shape
+    for i in range(1, len(plain)):
+        if plain[i].shape != shape:
             raise ValueError(
-                f"{op}: {name} must have the shape of {next(iter(given))}, {tuple(shape)}, "
-                f"got {tuple(each.shape)}"
+                f"{op}: {names[i]} must have the shape of {names[0]}, {tuple(shape)}, "
+                f"got {tuple(plain[i].shape)}"
             )
-    return ready
+    return plain
 
 
 def integer(op: str, name: str, value: Any, least: int) -> int:
@@ -129,14 +121,13 @@ def pair(op: str, name: str, value: Any, least: int) -> tuple[int, int]:
     return number, number
 
 
-def _span(tensor: Tensor) -> tuple[int, int]:
-    """First and one-past-last byte that a tensor touches."""
-    start = tensor.data_ptr()
+def _end(tensor: Tensor) -> int:
+    """Address behind the last byte that a tensor touches."""
     nbytes = tensor.nbytes
     if nbytes and not tensor.is_contiguous():
         reach = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
         nbytes = (1 + reach) * tensor.element_size()
-    return start, start + nbytes
+    return tensor.data_ptr() + nbytes
 
 
 def is_channels_last(tensor: Tensor) -> bool:
@@ -158,29 +149,40 @@ def output(
     what `out` must not overlap.
     """
     if out is None:
-        memory_format = torch.contiguous_format
-        if picture and len(shape) == 4:
-            memory_format = memory.format_of(like)
         return memory.empty(
-            shape, dtype=like.dtype, device=like.device, memory_format=memory_format
+            shape,
+            dtype=like.dtype,
+            device=None if like.is_cpu else like.device,
+            memory_format=(
+                memory.format_of(like) if picture and len(shape) == 4 else torch.contiguous_format
+            ),
         )
-    if not isinstance(out, Tensor):
-        raise TypeError(f"{op}: out must be a torch tensor, got {type(out).__name__}")
+    kind = _FLOATS if isinstance(like, _FLOATS) else _DOUBLES
+    if type(out) is not Tensor or not isinstance(out, kind):
+        _expect_kind(op, out, like)
     if out.shape != shape:
         raise ValueError(f"{op}: out must have shape {tuple(shape)}, got {tuple(out.shape)}")
-    if out.dtype != like.dtype:
-        raise TypeError(f"{op}: out must be {like.dtype}, got {out.dtype}")
-    if out.device != like.device or type(out) is not Tensor:
-        raise ValueError(f"{op}: out must be on {like.device}, got {out.device}")
     if not (out.is_contiguous() or (picture and is_channels_last(out))) or out.is_neg():
         raise ValueError(
             f"{op}: out must be contiguous{' or channels_last' if picture else ''}, "
             f"got strides {out.stride()} for shape {tuple(out.shape)}"
         )
-    start, stop = _span(out)
+    start = out.data_ptr()
+    stop = start + out.nbytes
     for other in inputs:
-        if other is not None:
-            other_start, other_stop = _span(other)
-            if start < other_stop and other_start < stop:
-                raise ValueError(f"{op}: out shares memory with an input; pass another tensor")
+        if other is not None and other.data_ptr() < stop and _end(other) > start:
+            raise ValueError(f"{op}: out shares memory with an input; pass another tensor")
     return out
+
+
+def _expect_kind(op: str, out: Any, like: Tensor) -> None:
+    if not isinstance(out, Tensor):
+        raise TypeError(f"{op}: out must be a torch tensor, got {type(out).__name__}")
+    if out.dtype != like.dtype:
+        raise TypeError(f"{op}: out must be {like.dtype}, got {out.dtype}")
+    if out.device != like.device or type(out) is not Tensor:
+        raise ValueError(f"{op}: out must be on {like.device}, got {out.device}")
+    if out.layout is not torch.strided:
+        raise ValueError(f"{op}: out must be dense, got layout {out.layout}")
+    if out.is_neg():
+        raise ValueError(f"{op}: out must hold its values themselves, got a view that negates")

@@ -59,7 +59,7 @@ def im2col(
     kernel = _check.pair("im2col", "kernel_size", kernel_size, 1)
     channels = input.shape[1]
     shape = forward_shape(
-        "im2col", tuple(input.shape), (1, channels, *kernel), stride, padding, dilation, 1
+        "im2col", (input.shape, (1, channels, *kernel)), stride, padding, dilation, 1
     )
     out = _check.output("im2col", out, shape.columns_size, input, [input])
     select(input).im2col(out, input, shape)
@@ -110,7 +110,7 @@ def col2im(
         )
     channels = rows // (kh * kw)
     shape = forward_shape(
-        op, (n, channels, height, width), (1, channels, kh, kw), stride, padding, dilation, 1
+        op, ((n, channels, height, width), (1, channels, kh, kw)), stride, padding, dilation, 1
     )
     if positions != shape.out_h * shape.out_w:
         raise ValueError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+from dataclasses import astuple
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -144,7 +145,7 @@ def _dense(tensor: Tensor) -> tuple[Tensor, bool]:
 @lru_cache(maxsize=4096)
 def _checked(shape: ConvShape) -> Any:
     """The shape as the kernels take it, found valid once."""
-    return _C.Shape(shape)
+    return _C.Shape(astuple(shape))
 
 
 WINO = 0

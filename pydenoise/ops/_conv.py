@@ -10,21 +10,20 @@ from torch import Tensor
 from . import _check
 from ._backend import convolver, select
 from ._check import Pair
-from ._geometry import forward_shape, mirrored_shape
-from ._shape import ConvShape
+from ._geometry import forward_shape, mirrored_shape, sizes_of
 
 
 def _bias(op: str, bias: Any, channels: int, input: Tensor) -> Tensor | None:
     if bias is None:
         return None
-    bias = _check.tensor(op, "bias", bias, 1)
-    if bias.shape[0] != channels:
+    _, plain = _check.tensors(op, ("input", "bias"), (input, bias))
+    if plain.shape != (channels,):
+        plain = _check.tensor(op, "bias", plain, 1)
         raise ValueError(
             f"{op}: bias must have one value for each of {channels} output channels, "
-            f"got {bias.shape[0]}"
+            f"got {plain.shape[0]}"
         )
-    _check.alike(op, "input", input, "bias", bias)
-    return bias
+    return plain
 
 
 def conv2d(
@@ -62,8 +61,8 @@ def conv2d(
         Naming the argument, the shapes that came and what was expected.
     """
     op = "conv2d"
-    input, weight = _check.tensors(op, 4, input=input, weight=weight)
-    shape = forward_shape(op, input.shape, weight.shape, stride, padding, dilation, groups)
+    input, weight = _check.tensors(op, ("input", "weight"), (input, weight), 4)
+    shape = forward_shape(op, (input.shape, weight.shape), stride, padding, dilation, groups)
     bias = _bias(op, bias, shape.out_channels, input)
     out = _check.output(op, out, shape.output_size, input, [input, weight, bias])
     convolver("conv2d", input, shape).conv2d(out, input, weight, bias, shape)
@@ -105,18 +104,15 @@ def conv2d_grad_input(
         Naming the argument, the shapes that came and what was expected.
     """
     op = "conv2d_grad_input"
-    weight, grad_output = _check.tensors(op, 4, weight=weight, grad_output=grad_output)
+    weight, grad_output = _check.tensors(op, ("weight", "grad_output"), (weight, grad_output), 4)
     shape = forward_shape(
         op,
-        input_size,
-        weight.shape,
+        (sizes_of(op, "input_size", input_size), weight.shape, grad_output.shape),
         stride,
         padding,
         dilation,
         groups,
-        grad_output.shape[2:],
     )
-    _expect_grad_output(op, grad_output, shape)
     out = _check.output(op, out, shape.input_size, grad_output, [weight, grad_output])
     convolver("conv2d_grad_input", weight, shape).conv2d_grad_input(
         out, grad_output, weight, None, shape
@@ -162,18 +158,15 @@ def conv2d_grad_weight(
         Naming the argument, the shapes that came and what was expected.
     """
     op = "conv2d_grad_weight"
-    input, grad_output = _check.tensors(op, 4, input=input, grad_output=grad_output)
+    input, grad_output = _check.tensors(op, ("input", "grad_output"), (input, grad_output), 4)
     shape = forward_shape(
         op,
-        input.shape,
-        weight_size,
+        (input.shape, sizes_of(op, "weight_size", weight_size), grad_output.shape),
         stride,
         padding,
         dilation,
         groups,
-        grad_output.shape[2:],
     )
-    _expect_grad_output(op, grad_output, shape)
     out = _accumulated(op, out, shape.weight_size, input, [input, grad_output], accumulate)
     convolver("conv2d_grad_weight", input, shape).conv2d_grad_weight(
         out, grad_output, input, shape, accumulate
@@ -248,11 +241,10 @@ def conv_transpose2d(
         Naming the argument, the shapes that came and what was expected.
     """
     op = "conv_transpose2d"
-    input, weight = _check.tensors(op, 4, input=input, weight=weight)
+    input, weight = _check.tensors(op, ("input", "weight"), (input, weight), 4)
     shape = mirrored_shape(
         op,
-        input.shape,
-        weight.shape,
+        (input.shape, weight.shape),
         stride,
         padding,
         output_padding,
@@ -263,13 +255,6 @@ def conv_transpose2d(
     out = _check.output(op, out, shape.input_size, input, [input, weight, bias])
     convolver("conv2d_grad_input", input, shape).conv2d_grad_input(out, input, weight, bias, shape)
     return out
-
-
-def _expect_grad_output(op: str, grad_output: Tensor, shape: ConvShape) -> None:
-    if grad_output.shape != shape.output_size:
-        raise ValueError(
-            f"{op}: grad_output must have shape {shape.output_size}, got {tuple(grad_output.shape)}"
-        )
 
 
 def _accumulated(

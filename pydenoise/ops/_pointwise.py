@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from torch import Tensor
 
 from . import _check
@@ -35,7 +33,7 @@ def relu_backward(grad_output: Tensor, output: Tensor, *, out: Tensor | None = N
         dL/dz and the ``z = relu(x)`` that the forward pass returned (its input does as well).
     """
     op = "relu_backward"
-    grad_output, output = _check.of_one_shape(op, grad_output=grad_output, output=output)
+    grad_output, output = _check.of_one_shape(op, ("grad_output", "output"), (grad_output, output))
     out = _check.output(op, out, grad_output.shape, grad_output, [grad_output, output])
     select(grad_output).relu_backward(out, grad_output, output)
     return out
@@ -55,7 +53,7 @@ def leaky_relu_backward(
 ) -> Tensor:
     """``gz * (1 if x > 0 else negative_slope)``, elementwise."""
     op = "leaky_relu_backward"
-    grad_output, input = _check.of_one_shape(op, grad_output=grad_output, input=input)
+    grad_output, input = _check.of_one_shape(op, ("grad_output", "input"), (grad_output, input))
     out = _check.output(op, out, grad_output.shape, grad_output, [grad_output, input])
     select(grad_output).leaky_relu_backward(out, grad_output, input, float(negative_slope))
     return out
@@ -72,14 +70,14 @@ def sigmoid(input: Tensor, *, out: Tensor | None = None) -> Tensor:
 def sigmoid_backward(grad_output: Tensor, output: Tensor, *, out: Tensor | None = None) -> Tensor:
     """``gz * s * (1 - s)`` with ``s = output`` of the forward pass."""
     op = "sigmoid_backward"
-    grad_output, output = _check.of_one_shape(op, grad_output=grad_output, output=output)
+    grad_output, output = _check.of_one_shape(op, ("grad_output", "output"), (grad_output, output))
     out = _check.output(op, out, grad_output.shape, grad_output, [grad_output, output])
     select(grad_output).sigmoid_backward(out, grad_output, output)
     return out
 
 
 def _pair(op: str, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    input, target = _check.of_one_shape(op, input=input, target=target)
+    input, target = _check.of_one_shape(op, ("input", "target"), (input, target))
     if input.numel() == 0:
         raise ValueError(f"{op}: the mean of nothing; got shape {tuple(input.shape)}")
     return input, target
@@ -117,13 +115,13 @@ def l1_loss_backward(input: Tensor, target: Tensor, *, out: Tensor | None = None
     return out
 
 
-def _state(op: str, **tensors: Tensor) -> Collection[Tensor]:
+def _state(op: str, names: tuple[str, ...], tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Tensors that an optimizer updates together: contiguous, of one shape, dtype and device."""
-    ready = _check.of_one_shape(op, **tensors)
-    for name, state in zip(tensors, ready, strict=True):
+    plain = _check.of_one_shape(op, names, tensors)
+    for name, state in zip(names, plain, strict=True):
         if not state.is_contiguous():
             raise ValueError(f"{op}: {name} must be contiguous, got strides {state.stride()}")
-    return ready
+    return plain
 
 
 def sgd_step(
@@ -151,11 +149,12 @@ def sgd_step(
     op = "sgd_step"
     v = None
     if momentum_buffer is not None:
-        w, g, v = _state(op, param=param, grad=grad, momentum_buffer=momentum_buffer)
+        names = ("param", "grad", "momentum_buffer")
+        w, g, v = _state(op, names, (param, grad, momentum_buffer))
     elif momentum != 0:
         raise ValueError(f"{op}: momentum needs a momentum_buffer")
     else:
-        w, g = _state(op, param=param, grad=grad)
+        w, g = _state(op, ("param", "grad"), (param, grad))
     select(w).sgd_step(w, g, v, lr, momentum, dampening, weight_decay, nesterov, first)
 
 
@@ -191,6 +190,7 @@ def adam_step(
     F. Hutter, "Decoupled weight decay regularization", ICLR 2019.
     """
     op = "adam_step"
-    w, g, m, v = _state(op, param=param, grad=grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq)
+    names = ("param", "grad", "exp_avg", "exp_avg_sq")
+    w, g, m, v = _state(op, names, (param, grad, exp_avg, exp_avg_sq))
     step = _check.integer(op, "step", step, 1)
     select(w).adam_step(w, g, m, v, lr, beta1, beta2, eps, weight_decay, decoupled, step)

@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 PoolWindow: TypeAlias = tuple[int, int, int, int, int, int]
 """kernel_h, kernel_w, stride_h, stride_w, padding_h, padding_w."""
@@ -18,7 +19,13 @@ def extent(size: int, kernel: int, stride: int, padding: int, dilation: int) -> 
     return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
-class _Numbers(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class ConvShape:
+    """All numbers of one 2-d convolution; ``1 <= out_h <= extent(in_h, ...)``, the same for w.
+
+    One object for one use of one layer: equal to itself alone, so that it is found at once.
+    """
+
     batch: int
     groups: int
     in_channels: int
@@ -35,10 +42,6 @@ class _Numbers(NamedTuple):
     padding_w: int
     dilation_h: int
     dilation_w: int
-
-
-class ConvShape(_Numbers):
-    """All numbers of one 2-d convolution; ``1 <= out_h <= extent(in_h, ...)``, the same for w."""
 
     @cached_property
     def input_size(self) -> tuple[int, int, int, int]:

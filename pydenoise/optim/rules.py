@@ -43,6 +43,7 @@ class Optimizer:
         self._parameters = _gather(type(self).__name__, params)
         self._state: dict[str, list[Tensor]] = {}
         self._units: list[tuple[Tensor, ...]] = []
+        self._tensors = [t for each in self._parameters for t in (each.data, each.grad)]
         self._addresses: list[int] = []
         self.steps = 0
         self.lr = lr
@@ -144,8 +145,7 @@ class Optimizer:
     def _together(self) -> list[tuple[Tensor, ...]]:
         """(values, gradient, states...) to update at once: one tuple of flat views if they lie
         so, else one per parameter. Looked up again when a parameter has moved."""
-        addresses = [each.data.data_ptr() for each in self._parameters]
-        addresses += [each.grad.data_ptr() for each in self._parameters]
+        addresses = [tensor.data_ptr() for tensor in self._tensors]
         if addresses != self._addresses:
             columns = [
                 [each.data for each in self._parameters],
