@@ -21,6 +21,7 @@
 #include "cpu/im2col.h"
 #include "cpu/isa.h"
 #include "cpu/pointwise.h"
+#include "cpu/ruler.h"
 #include "parallel.h"
 
 namespace py = pybind11;
@@ -310,6 +311,10 @@ PYBIND11_MODULE(_C, m) {
   m.def("isa", &cpu::isa);
   m.def("set_isa", [](const std::string& name) {
     if (!cpu::set_isa(name)) throw std::invalid_argument("no instruction set " + name + " here");
+  });
+  m.def("multiply_adds", [](bool is_double, int64_t iterations) {
+    return run(is_double,
+               [&](auto zero) { return cpu::multiply_adds<decltype(zero)>(iterations); });
   });
   m.def("im2col", &im2col);
   m.def("col2im", &col2im);

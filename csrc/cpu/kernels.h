@@ -27,11 +27,22 @@ constexpr KernelTable<Kernel> table(const Kernel (&kernels)[kCount]) {
   return {kernels, kCount};
 }
 
+// The register loop behind ruler.h: `flop` operations an iteration; the value says nothing.
+template <class T>
+struct Ruler {
+  int64_t flop;
+  T (*run)(int64_t iterations);
+};
+
 template <class T>
 struct Kernels {
   KernelTable<OuterKernel<T>> outer;
   KernelTable<GatherKernel<T>> gather;
   KernelTable<PlaneKernel<T>> plane;
+  KernelTable<WinogradKernel<T>> winograd;
+
+  // sums[c] += channel c of `count` pixels, `step` elements apart
+  void (*add_pixels)(double* sums, const T* pixels, int64_t step, int64_t count, int64_t channels);
 
   // Neighbouring channels of one picture. plane: element (c, y, x) at c * stride_c + y * stride_h +
   // x * stride_w; columns: their dense rows of the patch matrix. Both overwrite what they write.
@@ -41,10 +52,7 @@ struct Kernels {
                           const T* columns, int64_t channels, const ConvShape& shape);
 
   PointwiseKernels<T> pointwise;
-  KernelTable<WinogradKernel<T>> winograd;
-
-  // sums[c] += channel c of `count` pixels, `step` elements apart
-  void (*add_pixels)(double* sums, const T* pixels, int64_t step, int64_t count, int64_t channels);
+  Ruler<T> ruler;
 };
 
 Kernels<float> float_kernels_scalar();

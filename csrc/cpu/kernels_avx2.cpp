@@ -86,6 +86,8 @@ struct Doubles {
 
 #include "cpu/ukernel.inl"
 #include "cpu/winograd.inl"
+#include "cpu/ruler.inl"
+#include "cpu/kernels.inl"
 
 constexpr OuterKernel<float> kFloatOuter[] = {{4, 24, 12, outer_kernel<Floats, 4, 3>},
                                               {6, 16, 12, outer_kernel<Floats, 6, 2>},
@@ -114,14 +116,10 @@ constexpr PlaneKernel<double> kDoublePlane[] = {
 }  // namespace
 
 Kernels<float> float_kernels_avx2() {
-  return {table(kFloatOuter),       table(kFloatGather),    table(kFloatPlane),
-          im2col_channels<float>,   col2im_channels<float>, kPointwise<float>,
-          table(kWinograd<Floats>), add_pixels<Floats>};
+  return kernels<Floats, 12>(table(kFloatOuter), table(kFloatGather), table(kFloatPlane));
 }
 Kernels<double> double_kernels_avx2() {
-  return {table(kDoubleOuter),       table(kDoubleGather),    table(kDoublePlane),
-          im2col_channels<double>,   col2im_channels<double>, kPointwise<double>,
-          table(kWinograd<Doubles>), add_pixels<Doubles>};
+  return kernels<Doubles, 12>(table(kDoubleOuter), table(kDoubleGather), table(kDoublePlane));
 }
 
 }  // namespace pydenoise::cpu

@@ -44,6 +44,8 @@ using Doubles = Portable<double, double __attribute__((vector_size(16)))>;
 
 #include "cpu/ukernel.inl"
 #include "cpu/winograd.inl"
+#include "cpu/ruler.inl"
+#include "cpu/kernels.inl"
 
 constexpr OuterKernel<float> kFloatOuter[] = {{4, 8, 8, outer_kernel<Floats, 4, 2>}};
 constexpr OuterKernel<double> kDoubleOuter[] = {{4, 4, 8, outer_kernel<Doubles, 4, 2>}};
@@ -64,14 +66,10 @@ constexpr PlaneKernel<double> kDoublePlane[] = {
 }  // namespace
 
 Kernels<float> float_kernels_scalar() {
-  return {table(kFloatOuter),       table(kFloatGather),    table(kFloatPlane),
-          im2col_channels<float>,   col2im_channels<float>, kPointwise<float>,
-          table(kWinograd<Floats>), add_pixels<Floats>};
+  return kernels<Floats, 12>(table(kFloatOuter), table(kFloatGather), table(kFloatPlane));
 }
 Kernels<double> double_kernels_scalar() {
-  return {table(kDoubleOuter),       table(kDoubleGather),    table(kDoublePlane),
-          im2col_channels<double>,   col2im_channels<double>, kPointwise<double>,
-          table(kWinograd<Doubles>), add_pixels<Doubles>};
+  return kernels<Doubles, 12>(table(kDoubleOuter), table(kDoubleGather), table(kDoublePlane));
 }
 
 }  // namespace pydenoise::cpu

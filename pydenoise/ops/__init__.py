@@ -9,6 +9,7 @@ from __future__ import annotations
 from ._backend import (
     backends,
     current_algorithm,
+    multiply_adds,
     running,
     show_config,
     use_algorithm,
@@ -66,6 +67,7 @@ __all__ = [
     "max_pool2d_backward",
     "mse_loss",
     "mse_loss_backward",
+    "multiply_adds",
     "relu",
     "relu_backward",
     "running",

@@ -160,6 +160,7 @@ def convolver(product: str, tensor: Tensor, shape: ConvShape) -> Any:
 
 use_isa: Callable[[str], _compiled.UseIsa] = _compiled.UseIsa
 available_isas = _compiled.available_isas
+multiply_adds = _compiled.multiply_adds
 
 
 def running() -> dict[str, str | None]:

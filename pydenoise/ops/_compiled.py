@@ -133,6 +133,11 @@ def isa() -> str | None:
 _DOUBLE = torch.float64
 
 
+def multiply_adds(iterations: int, dtype: torch.dtype = torch.float32) -> int:
+    """Run the register loop on every thread; returns the operations done. It only takes time."""
+    return int(_C.multiply_adds(dtype is _DOUBLE, iterations))
+
+
 def _dense(tensor: Tensor) -> tuple[Tensor, bool]:
     """The tensor itself when a kernel can read it, else a contiguous copy; is it channels_last?"""
     if tensor.is_contiguous():
@@ -323,12 +328,7 @@ def sigmoid(out: Tensor, input: Tensor) -> None:
 def sigmoid_backward(out: Tensor, grad_output: Tensor, output: Tensor) -> None:
     grad_output = _like(grad_output, out)
     output = _like(output, out)
-    _C.sigmoid_backward(
-        out.dtype is _DOUBLE,
-        out,
-        grad_output,
-        output,
-    )
+    _C.sigmoid_backward(out.dtype is _DOUBLE, out, grad_output, output)
 
 
 def mse_loss(input: Tensor, target: Tensor) -> float:
