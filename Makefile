@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 SOURCES := $(wildcard csrc/*.* csrc/*/*.*)
 
-.PHONY: help install demo test test-install bench mutants clean
+.PHONY: help install demo test test-install bench bench-scaling mutants clean
 .PHONY: lint lint-ruff lint-format lint-types lint-cpp format
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make test          run the tests"
 	@echo "make test-install  install into fresh environments, with and without a compiler (minutes)"
 	@echo "make bench         measure against torch, refresh the tables of README.md"
+	@echo "make bench-scaling measure over batch, picture side and threads; goes on where it stopped"
 	@echo "make mutants       break the kernels on purpose and see the tests notice"
 	@echo "make lint          all checks of form; make format mends what it can"
 	@echo "make clean         remove .venv and everything built"
@@ -37,6 +38,9 @@ test-install: $(VENV)/.installed $(VENV)/.tools
 
 bench: $(VENV)/.installed
 	$(BIN)/python bench/run.py $(ARGS)
+
+bench-scaling: $(VENV)/.installed
+	$(BIN)/python bench/scaling.py $(ARGS)
 
 mutants: $(VENV)/.installed $(VENV)/.tools
 	$(BIN)/python tests/mutants.py $(ARGS)

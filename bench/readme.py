@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
+MEASURED = ("csrc", "pydenoise", "setup.py")
 
 
 def fill(name: str, text: str) -> bool:
@@ -18,3 +20,21 @@ def fill(name: str, text: str) -> bool:
         return False
     path.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
     return True
+
+
+def table(titles: list[str], rows: list[list[str]]) -> str:
+    """As markdown, all columns but the first to the right."""
+    lines = [f"| {' | '.join(row)} |" for row in (titles, *rows)]
+    lines.insert(1, "| --- |" + " ---: |" * (len(titles) - 1))
+    return "\n".join(lines)
+
+
+def commit() -> str:
+    """The commit measured, marked where the package has changes beside it."""
+
+    def git(*words: str) -> str:
+        asked = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
+        return asked.stdout.strip()
+
+    changed = git("status", "--porcelain", "--", *MEASURED)
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("-dirty" if changed else "")

@@ -1,7 +1,8 @@
 """`make bench`: every case of `pydenoise.benchmark` with one thread and with all.
 
-Adds what only torch itself can do, a training step by autograd, eager and compiled. Writes
-bench/results/benchmark.json and, after a full run, the tables of README.md between its markers.
+Adds what only torch itself can do: layers by autograd, eager and compiled. Writes
+bench/results/benchmark.json after each thread count and, after a full run, the tables and the
+roofline plot of README.md.
 """
 
 from __future__ import annotations
@@ -9,123 +10,112 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import memory
 import readme
+import requirements
+import roofline
 import torch
-import torch_twin
+import torch_ways
+from requirements import counted
 from rich.console import Console
-from torch import Tensor
 
 from pydenoise import benchmark
 
 
-def torch_training(
-    memory_format: torch.memory_format, compiled: bool = False
-) -> benchmark.Competitor:
-    """Table I, MSE and momentum as torch users write them."""
-
-    def start(state: Mapping[str, Tensor], source: Tensor, target: Tensor) -> benchmark.Step:
-        model = torch_twin.table_one()
-        model.load_state_dict(state)
-        model = model.to(memory_format=memory_format)
-        optimizer = torch.optim.SGD(
-            model.parameters(), lr=benchmark.LEARNING_RATE, momentum=benchmark.MOMENTUM
-        )
-        loss_of = torch.nn.MSELoss()
-        if compiled:
-            model = torch.compile(model)
-        source = source.contiguous(memory_format=memory_format)
-
-        def step() -> Tensor:
-            optimizer.zero_grad()
-            loss = loss_of(model(source), target)
-            loss.backward()
-            optimizer.step()
-            return loss.detach()
-
-        return step
-
-    return start
-
-
-def competitors(quick: bool) -> dict[str, benchmark.Competitor]:
-    ways = {
-        "torch autograd": torch_training(torch.contiguous_format),
-        "torch autograd channels_last": torch_training(torch.channels_last),
-    }
-    if not quick:
-        ways["torch.compile"] = torch_training(torch.contiguous_format, compiled=True)
-    return ways
-
-
-def commit() -> str:
-    """The commit measured, marked where the tree has changes beside it."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=readme.ROOT, capture_output=True, text=True
+def header(results: dict[str, Any]) -> str:
+    """What was measured where, in a paragraph."""
+    first = results["reports"][0]["environment"]
+    limits = "; ".join(
+        f"{counted(report)}: {report['peak_gflop_per_s'] or float('nan'):.0f} GFLOP/s, "
+        f"{report['copy_gb_per_s']:.0f} GB/s"
+        for report in results["reports"]
     )
-    return described.stdout.strip() or "unknown"
+    return (
+        f"{first['cpu']}, {first['cores']} cores, {first['isa']}; torch {first['torch']}, "
+        f"Python {first['python']}; pydenoise {first['pydenoise']} at {results['commit']}, "
+        f"{first['date'][:10]}. float32, every result checked first; medians of interleaved "
+        "rounds. Multiply-add peak and copy bandwidth in the same run, best of at least ten: "
+        f"{limits}. `ours` is what runs without being asked for, `im2col` the report's own chain."
+    )
 
 
-def markdown(reports: list[dict[str, Any]]) -> str:
-    """The tables of README.md, each under a line that says what was measured where."""
-    first = reports[0]["environment"]
+def markdown(results: dict[str, Any]) -> str:
+    """The tables of README.md: what was required, then each group with all threads."""
+    most = results["reports"][-1]
+    lines = requirements.lines(results["reports"], results["memory"])
     parts = [
-        f"{first['cpu']}, {first['cores']} cores; torch {first['torch']}, "
-        f"Python {first['python']}; pydenoise {first['pydenoise']} at {reports[0]['commit']}, "
-        f"{first['date'][:10]}. Medians of interleaved rounds, float32, every result checked "
-        "first; the last column divides torch's fastest way by our fastest."
+        header(results),
+        readme.table(requirements.TITLES, [line.cells() for line in lines]),
+        "![Speed of each operation under the machine's limits](bench/results/roofline.png)",
     ]
-    for report in reports:
-        threads = report["environment"]["threads"]
-        counted = "1 thread" if threads == 1 else f"{threads} threads"
-        for group, title in benchmark.GROUPS.items():
-            titles, body = benchmark.rows(report, group)
-            lines = [f"| {' | '.join(row)} |" for row in (titles, *body)]
-            lines.insert(1, "| --- |" + " ---: |" * (len(titles) - 1))
-            parts.append(f"**{title[0].upper()}{title[1:]}, {counted}**\n\n" + "\n".join(lines))
-        copied = report["copy_gb_per_s"]
-        parts.append(f"A plain copy moved {copied:.3g} GB/s in the same run ({counted}).")
+    for group, (title, *_) in benchmark.GROUPS.items():
+        table = readme.table(*benchmark.rows(most, group))
+        parts.append(f"**{title}, {counted(most)}**\n\n{table}")
     return "\n\n".join(parts)
 
 
-def say_name(name: str) -> None:
-    print(f"  {name}", file=sys.stderr)
+def say(text: str) -> None:
+    print(f"  {text}", file=sys.stderr, flush=True)
 
 
-def main() -> int:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--quick", action="store_true", help="under a minute; README stays as it is"
+        "--quick", action="store_true", help="short turns, nothing compiled; README stays as it is"
     )
     parser.add_argument(
         "--threads", type=int, nargs="+", help="thread counts to measure (default: 1 and all cores)"
     )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="only the cases whose names contain one of these; prints, writes nothing",
+    )
     parser.add_argument("--results", type=Path, default=readme.RESULTS)
-    options = parser.parse_args()
-    counts = options.threads or sorted({1, len(os.sched_getaffinity(0))})
+    return parser.parse_args()
 
-    console = Console(width=140)
-    reports = []
+
+def main() -> int:
+    options = arguments()
+    counts = sorted(options.threads or {1, len(os.sched_getaffinity(0))})
+    console = Console(width=150)
+    target = options.results / ("quick.json" if options.quick else "benchmark.json")
+    results: dict[str, Any] = {"commit": readme.commit(), "reports": [], "memory": {}}
+
+    def save() -> None:
+        if not options.only:
+            options.results.mkdir(parents=True, exist_ok=True)
+            target.write_text(json.dumps(results, indent=1) + "\n")
+
     for threads in counts:
         torch.set_num_threads(threads)
-        print(f"{threads} thread(s)", file=sys.stderr)
+        say(f"{threads} thread(s)")
+        competitors = torch_ways.competitors(compiled=not options.quick)
         report = benchmark.run(
-            quick=options.quick, competitors=competitors(options.quick), progress=say_name
+            quick=options.quick, competitors=competitors, only=options.only, progress=say
         )
-        reports.append({"commit": commit(), **report})
-        console.print(f"[bold]{threads} thread(s)[/bold]", *benchmark.tables(report), sep="\n")
-
-    options.results.mkdir(parents=True, exist_ok=True)
-    target = options.results / ("quick.json" if options.quick else "benchmark.json")
-    target.write_text(json.dumps(reports, indent=1) + "\n")
-    print(f"wrote {target}")
-    if not options.quick:
-        filled = readme.fill("bench", markdown(reports))
+        results["reports"].append(report)
+        save()
+        console.print(f"[bold]{counted(report)}[/bold]", *benchmark.tables(report), sep="\n")
+    if not options.quick and not options.only:
+        say("peak memory")
+        results["memory"] = memory.measure()
+        save()
+    for line in requirements.lines(results["reports"], results["memory"]):
+        print(" | ".join(filter(None, line.cells())))
+    faults = [fault for report in results["reports"] for fault in report["faults"]]
+    if faults:
+        print("the ruler is wrong:", *faults, sep="\n  ", file=sys.stderr)
+        return 1
+    if not options.quick and not options.only:
+        roofline.draw(options.results / "roofline.png", results["reports"][-1])
+        filled = readme.fill("bench", markdown(results))
         print("README.md: " + ("tables refreshed" if filled else "no bench markers to fill"))
     return 0
 

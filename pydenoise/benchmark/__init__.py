@@ -1,8 +1,8 @@
-"""Check, then time: the package against torch on the machine at hand.
+"""Check, then time: the package against torch and against the machine's limits, where you are.
 
 Every way of doing a case (ours, torch's) first has to give the right result; then all ways take
 turns, round by round, so that a machine that slows down slows them all. Reported are medians with
-their quartiles.
+their quartiles, and what share they are of what the machine can do at most.
 """
 
 from __future__ import annotations
@@ -10,29 +10,32 @@ from __future__ import annotations
 import os
 import platform
 import re
-import statistics
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 import pydenoise
-from pydenoise.benchmark._cases import (
+from pydenoise import ops
+from pydenoise.benchmark._case import Case, Step, Way, WrongResult
+from pydenoise.benchmark._cases import cases
+from pydenoise.benchmark._networks import (
+    BATCH,
     LEARNING_RATE,
     MOMENTUM,
-    Case,
+    WARMUP_STEPS,
     Competitor,
-    Step,
-    Way,
-    WrongResult,
-    cases,
+    Task,
+    first_losses,
+    flop,
+    loss_and_gradients,
+    training_step,
 )
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from pydenoise.benchmark._ruler import Ruler
+from pydenoise.benchmark._tables import GROUPS, ours, percent, rows, speedup, tables, torchs
+from pydenoise.benchmark._timing import add_rates, faults, measure
 
 __all__ = [
     "run",
@@ -40,67 +43,30 @@ __all__ = [
     "rows",
     "measure",
     "environment",
-    "copy_gb_per_s",
     "cases",
+    "training_step",
     "Case",
     "Way",
-    "Competitor",
     "Step",
     "WrongResult",
+    "Ruler",
+    # what a competitor needs to know
+    "Competitor",
+    "Task",
+    "first_losses",
+    "loss_and_gradients",
+    "flop",
+    "BATCH",
     "LEARNING_RATE",
     "MOMENTUM",
+    "WARMUP_STEPS",
+    # reading a report
     "GROUPS",
+    "ours",
+    "torchs",
+    "speedup",
+    "percent",
 ]
-
-
-def _seconds(call: Step, calls: int) -> float:
-    start = time.perf_counter()
-    for _ in range(calls):
-        call()
-    return (time.perf_counter() - start) / calls
-
-
-def measure(case: Case, *, rounds: int, sample_seconds: float) -> dict[str, dict[str, float]]:
-    """Time every way of a case, taking turns.
-
-    Parameters
-    ----------
-    case : Case
-    rounds : int
-        How often each way gets its turn, at least 2; the order turns with the round.
-    sample_seconds : float
-        A turn repeats the call until about this long has passed, and counts the mean.
-
-    Returns
-    -------
-    dict
-        For each way ``median_us``, ``q1_us`` and ``q3_us``: microseconds per call.
-    """
-    calls = {}
-    for name, way in case.ways.items():
-        with way.context():
-            way.call()
-            calls[name] = max(1, int(sample_seconds / max(_seconds(way.call, 1), 1e-9)))
-    samples: dict[str, list[float]] = {name: [] for name in case.ways}
-    names = list(case.ways)
-    for turn in range(rounds):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            way = case.ways[name]
-            with way.context():
-                samples[name].append(1e6 * _seconds(way.call, calls[name]))
-    result = {}
-    for name, taken in samples.items():
-        q1, median, q3 = statistics.quantiles(taken, n=4, method="inclusive")
-        result[name] = {"median_us": median, "q1_us": q1, "q3_us": q3}
-    return result
-
-
-def copy_gb_per_s(*, rounds: int = 5, mebibytes: int = 128) -> float:
-    """Bytes read and written per second by a copy too large for any cache, in 1e9."""
-    source = torch.zeros(mebibytes << 18, dtype=torch.float32)
-    target = torch.zeros_like(source)
-    best = min(_seconds(lambda: target.copy_(source), 1) for _ in range(rounds))
-    return 2 * source.numel() * source.element_size() / best / 1e9
 
 
 def environment() -> dict[str, Any]:
@@ -114,6 +80,7 @@ def environment() -> dict[str, Any]:
         "cpu": cpu,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "isa": ops.running()["isa"],
         "system": platform.system(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -127,6 +94,7 @@ def run(
     *,
     quick: bool = True,
     competitors: Mapping[str, Competitor] | None = None,
+    only: Collection[str] = (),
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Check and time every case with the number of threads torch has now.
@@ -134,8 +102,9 @@ def run(
     Parameters
     ----------
     quick : bool
-        Few short turns, under a minute altogether; otherwise several minutes.
-    competitors : mapping of str to callable, optional
+        Few short turns, under a minute altogether, without the largest cases and the slowest ways;
+        otherwise several minutes.
+    competitors, only
         See `cases`.
     progress : callable, optional
         Gets the name of each case before it runs.
@@ -143,7 +112,9 @@ def run(
     Returns
     -------
     dict
-        ``environment``, ``copy_gb_per_s`` and ``cases``; fit for ``json.dump``.
+        ``environment``, the limits ``peak_gflop_per_s`` and ``copy_gb_per_s`` (see `Ruler`),
+        ``cases``, and ``faults``: sentences about kernels that ran more than 5 % faster than the
+        limit, which then is wrong, so that no share can be trusted. Fit for ``json.dump``.
 
     Raises
     ------
@@ -151,66 +122,31 @@ def run(
         If any way is wrong; nothing is reported then.
     """
     rounds, sample_seconds = (5, 0.004) if quick else (21, 0.02)
-    report: dict[str, Any] = {
-        "environment": environment(),
-        "copy_gb_per_s": copy_gb_per_s(),
-        "cases": [],
-    }
-    for case in cases(competitors):
+    ruler = Ruler()
+    measured = []
+    for case in cases(competitors, full=not quick, only=only):
         if progress is not None:
             progress(case.name)
         case.check()
-        report["cases"].append(
+        ruler.measure()
+        measured.append(
             {
                 "name": case.name,
                 "group": case.group,
                 "reason": case.reason,
                 "flop": case.flop,
                 "moved_bytes": case.moved_bytes,
+                "pictures": case.pictures,
+                "saves_multiplications": case.saves_multiplications,
                 "ways": measure(case, rounds=rounds, sample_seconds=sample_seconds),
             }
         )
-    return report
-
-
-# --- tables -------------------------------------------------------------------------------------
-
-GROUPS = {
-    "convolution": "convolutions, milliseconds per call",
-    "columns": "im2col and col2im into a reused buffer, milliseconds per call",
-    "training": "training, milliseconds per step",
-}
-
-
-def rows(report: Mapping[str, Any], group: str) -> tuple[list[str], list[list[str]]]:
-    """A group of cases as a table: the column titles, and one row of words per case.
-
-    The last column divides torch's fastest way by our fastest: above 1, we win.
-    """
-    chosen = [case for case in report["cases"] if case["group"] == group]
-    ways = list(dict.fromkeys(name for case in chosen for name in case["ways"]))
-    body = []
-    for case in chosen:
-        medians = {name: timing["median_us"] / 1e3 for name, timing in case["ways"].items()}
-        theirs = [time for name, time in medians.items() if name.startswith("torch")]
-        ours = [time for name, time in medians.items() if not name.startswith("torch")]
-        ratio = f"{min(theirs) / min(ours):.2f}x" if theirs else ""
-        cells = [f"{medians[name]:.3g}" if name in medians else "" for name in ways]
-        body.append([case["name"], *cells, ratio])
-    return ["", *ways, "torch / ours"], body
-
-
-def tables(report: Mapping[str, Any]) -> list[Table]:
-    """The report as rich tables, one for each group of cases."""
-    from rich.table import Table
-
-    result = []
-    for group, title in GROUPS.items():
-        titles, body = rows(report, group)
-        table = Table(title=title, title_justify="left")
-        for index, name in enumerate(titles):
-            table.add_column(name, justify="right" if index else "left")
-        for row in body:
-            table.add_row(*row)
-        result.append(table)
-    return result
+    ruler.finish()
+    report: dict[str, Any] = {
+        "environment": environment(),
+        "peak_gflop_per_s": ruler.peak_gflop_per_s,
+        "copy_gb_per_s": ruler.copy_gb_per_s,
+        "cases": measured,
+    }
+    add_rates(report)
+    return {**report, "faults": faults(report)}
