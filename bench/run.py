@@ -53,8 +53,9 @@ def markdown(results: dict[str, Any]) -> str:
         "![Speed of each operation under the machine's limits](bench/results/roofline.png)",
     ]
     for group, (title, *_) in benchmark.GROUPS.items():
-        table = readme.table(*benchmark.rows(most, group))
-        parts.append(f"**{title}, {counted(most)}**\n\n{table}")
+        titles, rows = benchmark.rows(most, group)
+        if rows:
+            parts.append(f"**{title}, {counted(most)}**\n\n{readme.table(titles, rows)}")
     return "\n\n".join(parts)
 
 

@@ -165,6 +165,9 @@ def test_pip_install(tree: Path, python: Path, tmp_path: Path, isolated: bool) -
     assert "cpu" in run(python.parent / "pydenoise", "info", cwd=tmp_path)
     (installed,) = tmp_path.glob("venv/lib/python*/site-packages/pydenoise/_build.json")
     assert json.loads(installed.read_text())["cpu"] == "built"
+    said = run(python.parent / "pydenoise", "bench", "--quick", "--json", cwd=tmp_path)
+    report = json.loads(said.splitlines()[-1])
+    assert report["peak_gflop_per_s"] > 0 and len(report["cases"]) > 20
 
 
 @pytest.mark.install

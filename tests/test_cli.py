@@ -93,6 +93,21 @@ def test_bench_is_quick_unless_full(
     assert run("bench", "--json", *words).json() == {"quick": bool(is_quick)}
 
 
+def test_bench_says_where_its_limit_is_wrong(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = {
+        "environment": {"threads": 2},
+        "peak_gflop_per_s": 99.6,
+        "copy_gb_per_s": 10.0,
+        "cases": [],
+        "faults": ["conv1 forward, auto: 200 GFLOP/s"],
+    }
+    monkeypatch.setattr("pydenoise.benchmark.run", lambda **_: report)
+    ended = run("bench")
+    assert ended.code == 1
+    assert "multiply-adds 100 GFLOP/s, a copy 10 GB/s" in ended.out
+    assert "measured too low: conv1 forward" in ended.err
+
+
 def test_no_command_is_a_question(run: Any) -> None:
     ended = run()
     assert ended.code == 0

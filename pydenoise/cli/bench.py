@@ -1,4 +1,4 @@
-"""`pydenoise bench`: the kernels against torch on this machine."""
+"""`pydenoise bench`: the kernels against torch and the machine's limits, here."""
 
 from __future__ import annotations
 
@@ -27,3 +27,10 @@ def bench(
         return
     for table in benchmark.tables(report):
         Console().print(table)
+    peak, copied = report["peak_gflop_per_s"], report["copy_gb_per_s"]
+    limits = f"a copy {copied:.0f} GB/s"
+    if peak is not None:
+        limits = f"multiply-adds {peak:.0f} GFLOP/s, {limits}"
+    typer.echo(f"At most, with {report['environment']['threads']} threads: {limits}")
+    if report["faults"]:
+        raise RuntimeError(f"the limit was measured too low: {'; '.join(report['faults'])}")
