@@ -26,8 +26,8 @@ def draw(path: Path, report: Mapping[str, Any]) -> None:
         ridge = min(max(peak / copied, left), right)
         axes.plot([left, ridge], [left * copied, ridge * copied], color=LIMIT)
         axes.plot([ridge, right], [peak, peak], color=LIMIT)
-        axes.text(right, peak * 1.04, f"multiply-adds {peak:.0f} GFLOP/s", ha="right", color=LIMIT)
-        axes.text(left, left * copied * 1.5, f" copy {copied:.0f} GB/s", va="bottom", color=LIMIT)
+        axes.text(ridge * 1.1, peak * 1.04, f"multiply-adds {peak:.0f} GFLOP/s", color=LIMIT)
+        axes.text(left * 1.05, left * copied, f"copy {copied:.0f} GB/s", va="top", color=LIMIT)
     for case, intensity in zip(cases, intensities, strict=True):
         ways = case["ways"]
         mark = MARKS[case["name"].split()[0]]
@@ -43,6 +43,9 @@ def draw(path: Path, report: Mapping[str, Any]) -> None:
     axes.set_xlabel("operations per byte that must be moved")
     axes.set_ylabel("GFLOP/s")
     axes.set_title(f"{report['environment']['cpu']}, {report['environment']['threads']} threads")
+    axes.yaxis.set_major_formatter("{x:.0f}")
+    axes.yaxis.set_minor_formatter("{x:.0f}")
+    axes.xaxis.set_major_formatter("{x:.0f}")
     axes.grid(alpha=0.3, which="both")
     axes.legend(loc="lower right", ncols=2, fontsize=8)
     figure.savefig(path, dpi=110)

@@ -8,8 +8,9 @@ import torch
 
 from pydenoise import ops
 
-RUNS = 10
-_RUN_SECONDS = 0.01
+MEASURED = 10
+_RUNS = 3
+_ITERATIONS = 2_000_000  # some milliseconds, long beside the start of the threads
 _MEBIBYTES = 128
 
 
@@ -26,41 +27,33 @@ class Ruler:
         None without compiled kernels.
     copy_gb_per_s : float
         Bytes read and written by a copy too large for any cache, in 1e9 a second.
-    runs : int
-        How often both were measured.
+    measured : int
+        How often; each time takes the best of some runs.
     """
 
     def __init__(self) -> None:
         self.peak_gflop_per_s: float | None = None
         self.copy_gb_per_s = 0.0
-        self.runs = 0
+        self.measured = 0
         self._source = torch.zeros(_MEBIBYTES << 18, dtype=torch.float32)
         self._target = torch.zeros_like(self._source)
-        self._iterations = 0
-        if ops.backends()["cpu"] is None:
-            self._iterations = 10_000
-            seconds, _ = min(self._multiply_adds() for _ in range(3))
-            self._iterations = max(1, int(self._iterations * _RUN_SECONDS / seconds))
 
     def measure(self) -> None:
         """Measure both limits once more."""
-        if self._iterations:
-            seconds, operations = self._multiply_adds()
-            self.peak_gflop_per_s = max(self.peak_gflop_per_s or 0.0, operations / seconds / 1e9)
+        if ops.backends()["cpu"] is None:
+            for _ in range(_RUNS):
+                start = time.perf_counter()
+                operations = ops.multiply_adds(_ITERATIONS)
+                rate = operations / (time.perf_counter() - start) / 1e9
+                self.peak_gflop_per_s = max(self.peak_gflop_per_s or 0.0, rate)
         start = time.perf_counter()
         self._target.copy_(self._source)
         seconds = time.perf_counter() - start
         moved = 2 * self._source.numel() * self._source.element_size()
         self.copy_gb_per_s = max(self.copy_gb_per_s, moved / seconds / 1e9)
-        self.runs += 1
+        self.measured += 1
 
     def finish(self) -> None:
-        """Measure until there were enough runs."""
-        while self.runs < RUNS:
+        """Measure until it was often enough."""
+        while self.measured < MEASURED:
             self.measure()
-
-    def _multiply_adds(self) -> tuple[float, int]:
-        """Seconds and operations of one run of the register loop."""
-        start = time.perf_counter()
-        operations = ops.multiply_adds(self._iterations)
-        return time.perf_counter() - start, operations

@@ -33,4 +33,6 @@ def bench(
         limits = f"multiply-adds {peak:.0f} GFLOP/s, {limits}"
     typer.echo(f"At most, with {report['environment']['threads']} threads: {limits}")
     if report["faults"]:
-        raise RuntimeError(f"the limit was measured too low: {'; '.join(report['faults'])}")
+        raise RuntimeError(
+            f"the limit was measured too low, as on a busy machine: {'; '.join(report['faults'])}"
+        )
