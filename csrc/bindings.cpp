@@ -21,6 +21,7 @@
 #include "cpu/im2col.h"
 #include "cpu/isa.h"
 #include "cpu/pointwise.h"
+#include "cpu/winograd.h"
 #include "cpu/ruler.h"
 #include "parallel.h"
 
@@ -147,37 +148,63 @@ void matmul(bool is_double, uintptr_t out, std::array<int64_t, 3> out_stride, ui
   });
 }
 
+int64_t checked_winograd(int64_t winograd, const ConvShape& s) {
+  if (winograd != 0 && !((winograd == 2 || winograd == 4) && cpu::has_winograd(s))) {
+    throw std::invalid_argument(to_string(s) + ": no Winograd products of this size");
+  }
+  return winograd;
+}
+
+// What is done to sums before they are written to `dest`, of `count` elements.
+template <class T>
+cpu::Finish<T> finish_of(const T* bias, int64_t activation, double slope, const Memory& activated,
+                         int64_t count, const cpu::ImageView<T>& dest) {
+  if (activation < 0 || activation > static_cast<int64_t>(cpu::Activation::kLeakyRelu)) {
+    throw std::invalid_argument("no such activation");
+  }
+  cpu::Finish<T> finish;
+  finish.bias = bias;
+  finish.activation = static_cast<cpu::Activation>(activation);
+  finish.slope = static_cast<T>(slope);
+  const T* output = elements<const T>(activated, count, "activation's output", true);
+  if (output != nullptr && dest.stride_c != 1) {
+    throw std::invalid_argument("an activation's output is read channels together alone");
+  }
+  finish.output = {output, dest.stride_n, dest.stride_c, dest.stride_h, dest.stride_w};
+  return finish;
+}
+
 void conv2d(bool is_double, Memory output, bool output_last, Memory input, bool input_last,
-            Memory weight, Memory bias, const ConvShape& s, int64_t winograd) {
+            Memory weight, Memory bias, const ConvShape& s, int64_t winograd, int64_t activation,
+            double slope, Memory activated) {
   run(is_double, [&](auto zero) {
     using T = decltype(zero);
     T* to = elements<T>(output, output_count(s), "output");
     const T* from = elements<const T>(input, input_count(s), "input");
     const T* w = elements<const T>(weight, weight_count(s), "weight");
     const T* b = elements<const T>(bias, s.out_channels, "bias", true);
-    T* scratch = workspace.take<T>(cpu::conv2d_workspace<T>(s, thread_count(), winograd));
-    cpu::Finish<T> finish;
-    finish.bias = b;
-    cpu::conv2d(output_image(to, s, output_last), input_image(from, s, input_last), w, finish,
-                scratch, s, winograd);
+    T* scratch = workspace.take<T>(
+        cpu::conv2d_workspace<T>(s, thread_count(), checked_winograd(winograd, s)));
+    const cpu::ImageView<T> dest = output_image(to, s, output_last);
+    const auto finish = finish_of<T>(b, activation, slope, activated, output_count(s), dest);
+    cpu::conv2d(dest, input_image(from, s, input_last), w, finish, scratch, s, winograd);
   });
 }
 
 void conv2d_grad_input(bool is_double, Memory grad_input, bool grad_input_last, Memory grad_output,
                        bool grad_output_last, Memory weight, Memory bias, const ConvShape& s,
-                       int64_t winograd) {
+                       int64_t winograd, int64_t activation, double slope, Memory activated) {
   run(is_double, [&](auto zero) {
     using T = decltype(zero);
     T* to = elements<T>(grad_input, input_count(s), "grad_input");
     const T* from = elements<const T>(grad_output, output_count(s), "grad_output");
     const T* w = elements<const T>(weight, weight_count(s), "weight");
     const T* b = elements<const T>(bias, s.in_channels, "bias", true);
-    T* scratch =
-        workspace.take<T>(cpu::conv2d_grad_input_workspace<T>(s, thread_count(), winograd));
-    cpu::Finish<T> finish;
-    finish.bias = b;
-    cpu::conv2d_grad_input(input_image(to, s, grad_input_last),
-                           output_image(from, s, grad_output_last), w, finish, scratch, s,
+    T* scratch = workspace.take<T>(
+        cpu::conv2d_grad_input_workspace<T>(s, thread_count(), checked_winograd(winograd, s)));
+    const cpu::ImageView<T> dest = input_image(to, s, grad_input_last);
+    const auto finish = finish_of<T>(b, activation, slope, activated, input_count(s), dest);
+    cpu::conv2d_grad_input(dest, output_image(from, s, grad_output_last), w, finish, scratch, s,
                            winograd);
   });
 }
@@ -205,11 +232,10 @@ void conv2d_grad_bias(bool is_double, Memory grad_bias, Memory grad_output, bool
     const int64_t count = product({batch, channels, height, width});
     T* to = elements<T>(grad_bias, channels, "grad_bias");
     const T* from = elements<const T>(grad_output, count, "grad_output");
-    const int64_t pixels = product({height, width});
-    auto* scratch =
-        workspace.take<double>(cpu::conv2d_grad_bias_workspace(batch, channels, pixels));
-    cpu::conv2d_grad_bias(to, cpu::dense_image(from, channels, height, width, grad_output_last),
-                          scratch, batch, channels, height, width, accumulate);
+    const auto image = cpu::dense_image(from, channels, height, width, grad_output_last);
+    auto* scratch = workspace.take<double>(cpu::conv2d_grad_bias_workspace(
+        image, batch, channels, product({height, width}), thread_count()));
+    cpu::conv2d_grad_bias(to, image, scratch, batch, channels, height, width, accumulate);
   });
 }
 

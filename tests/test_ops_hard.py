@@ -93,18 +93,24 @@ def test_long_sums_keep_their_digits(place: Place, algorithm: str) -> None:
     assert abs(deep.item() / 368.64 - 1) <= 4 * 36_864**0.5 * unit
 
 
-def test_auto_takes_the_chain_for_few_channels() -> None:
+def test_auto_chooses_by_channels_kernel_and_stride_alone() -> None:
     if ops.backends()["cpu"] is not None:
         pytest.skip("only the compiled kernels have a choice to make")
-    for size, stride, groups, chain in (
-        ((1, 3, 8, 8), 2, 1, True),
-        ((1, 3, 8, 8), 1, 1, False),
-        ((1, 48, 8, 8), 2, 1, False),
-        ((1, 16, 8, 8), 2, 16, False),
-        ((1, 48, 8, 8), 8, 1, True),
+    for channels, out_channels, kernel, stride, groups, right in (
+        (3, 16, 3, 2, 1, "implicit"),
+        (48, 16, 3, 8, 1, "im2col"),
+        (48, 16, 3, 8, 16, "implicit"),
+        (64, 16, 3, 8, 1, "implicit"),
+        (32, 32, 3, 1, 1, "winograd2"),
+        (32, 31, 3, 1, 1, "implicit"),
+        (64, 64, 3, 1, 2, "winograd2"),
+        (64, 64, 3, 1, 4, "implicit"),
+        (64, 64, 3, 2, 1, "implicit"),
+        (64, 64, 5, 1, 1, "implicit"),
     ):
-        shape = ops._geometry.forward_shape(
-            "test", (size, (16, size[1] // groups, 3, 3)), stride, 1, 1, groups
-        )
-        chosen = _backend.convolver("conv2d_grad_input", torch.empty(0), shape)
-        assert (chosen is _backend._CHAINS[_backend._compiled]) == chain
+        for side in (9, 33):
+            size = (1, channels, side, side)
+            weight_size = (out_channels, channels // groups, kernel, kernel)
+            shape = ops._geometry.forward_shape("test", (size, weight_size), stride, 2, 1, groups)
+            assert _backend._compiled.fastest("conv2d_grad_input", shape) == right
+            assert _backend._compiled.fastest("conv2d_grad_weight", shape) == "implicit"

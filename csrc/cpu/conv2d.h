@@ -43,7 +43,9 @@ void conv2d_grad_weight(T* grad_weight, ImageView<const T> grad_output, ImageVie
                         T* workspace, const ConvShape& shape, bool accumulate);
 
 // grad_bias[c] (+)= sum over n, y, x of grad_output (batch, channels, height, width)
-int64_t conv2d_grad_bias_workspace(int64_t batch, int64_t channels, int64_t pixels);
+template <class T>
+int64_t conv2d_grad_bias_workspace(ImageView<const T> grad_output, int64_t batch, int64_t channels,
+                                   int64_t pixels, int64_t threads);
 template <class T>
 void conv2d_grad_bias(T* grad_bias, ImageView<const T> grad_output, double* workspace,
                       int64_t batch, int64_t channels, int64_t height, int64_t width,

@@ -1,7 +1,11 @@
-// grad_bias: the sum of grad_output over all pixels of all pictures, in double.
+// grad_bias: the sum of grad_output over all pixels of all pictures, in double and in one order,
+// whatever the memory format: pieces, whose number depends on the size alone, pixel after pixel.
+#include <algorithm>
+
 #include "cpu/conv2d.h"
 #include "cpu/integers.h"
 #include "cpu/isa.h"
+#include "cpu/transpose.h"
 #include "parallel.h"
 
 namespace pydenoise::cpu {
@@ -15,53 +19,54 @@ int64_t pieces_of(int64_t pixels, int64_t channels) {
   return larger(1, smaller(smaller(pixels, kMostPieces), pixels * channels / kPieceElements));
 }
 
-// One plane whose pixels are neighbours: lane l takes pixels l, l + kLanes, ...
+constexpr int64_t kBuffered = 256;  // pixels, a multiple of what add_pixels adds up in pairs
+
+// The pixels [begin, begin + count) of all pictures in a row, channels together in the buffer.
 template <class T>
-double sum_plane(const T* plane, int64_t pixels) {
-  constexpr int64_t kLanes = 16;
-  double lanes[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= pixels; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += plane[i + lane];
+void gather_pixels(T* buffer, ImageView<const T> image, int64_t begin, int64_t count,
+                   int64_t channels, int64_t pixels) {
+  while (count > 0) {
+    const int64_t pixel = begin % pixels, here = smaller(count, pixels - pixel);
+    transpose(buffer, channels, image.at(begin / pixels, 0) + pixel, image.stride_c, channels,
+              here);
+    buffer += here * channels;
+    begin += here;
+    count -= here;
   }
-  for (int64_t lane = 0; i < pixels; ++i, ++lane) lanes[lane] += plane[i];
-  for (int64_t width = kLanes / 2; width > 0; width /= 2) {
-    for (int64_t lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
-  }
-  return lanes[0];
 }
 
 }  // namespace
 
-int64_t conv2d_grad_bias_workspace(int64_t batch, int64_t channels, int64_t pixels) {
-  return pieces_of(batch * pixels, channels) * channels;
+template <class T>
+int64_t conv2d_grad_bias_workspace(ImageView<const T> grad_output, int64_t batch, int64_t channels,
+                                   int64_t pixels, int64_t threads) {
+  const int64_t buffers = grad_output.stride_c == 1 ? 0 : threads * kBuffered * channels;
+  return pieces_of(batch * pixels, channels) * channels + buffers;
 }
 
 template <class T>
 void conv2d_grad_bias(T* grad_bias, ImageView<const T> grad_output, double* workspace,
                       int64_t batch, int64_t channels, int64_t height, int64_t width,
                       bool accumulate) {
-  const int64_t pixels = height * width, threads = thread_count();
-  int64_t pieces = 1;
-  if (grad_output.stride_c == 1) {  // all pixels of the batch are evenly spaced
-    const int64_t all = batch * pixels;
-    pieces = pieces_of(all, channels);
-    const auto add_pixels = kernels_in_use<T>().add_pixels;
-    parallel_tasks(pieces, threads, [&](int64_t piece, int64_t) {
-      const int64_t begin = piece * all / pieces, end = (piece + 1) * all / pieces;
-      double* const sums = workspace + piece * channels;
-      for (int64_t c = 0; c < channels; ++c) sums[c] = 0;
+  const int64_t pixels = height * width, all = batch * pixels;
+  const int64_t pieces = pieces_of(all, channels);
+  double* const buffers = workspace + pieces * channels;
+  const auto add_pixels = kernels_in_use<T>().add_pixels;
+  parallel_tasks(pieces, thread_count(), [&](int64_t piece, int64_t slot) {
+    const int64_t begin = piece * all / pieces, end = (piece + 1) * all / pieces;
+    double* const sums = workspace + piece * channels;
+    std::fill(sums, sums + channels, 0.0);
+    if (grad_output.stride_c == 1) {  // all pixels are evenly spaced
       add_pixels(sums, grad_output.data + begin * channels, channels, end - begin, channels);
-    });
-  } else {
-    parallel_tasks(channels, batch * pixels * channels < kPieceElements ? 1 : threads,
-                   [&](int64_t c, int64_t) {
-                     workspace[c] = 0;
-                     for (int64_t n = 0; n < batch; ++n) {
-                       workspace[c] += sum_plane(grad_output.at(n, c), pixels);
-                     }
-                   });
-  }
+      return;
+    }
+    T* const buffer = reinterpret_cast<T*>(buffers + slot * kBuffered * channels);
+    for (int64_t first = begin; first < end; first += kBuffered) {
+      const int64_t count = smaller(kBuffered, end - first);
+      gather_pixels(buffer, grad_output, first, count, channels, pixels);
+      add_pixels(sums, buffer, channels, count, channels);
+    }
+  });
   for (int64_t c = 0; c < channels; ++c) {
     double sum = workspace[c];
     for (int64_t piece = 1; piece < pieces; ++piece) sum += workspace[piece * channels + c];
@@ -69,6 +74,10 @@ void conv2d_grad_bias(T* grad_bias, ImageView<const T> grad_output, double* work
   }
 }
 
+template int64_t conv2d_grad_bias_workspace(ImageView<const float>, int64_t, int64_t, int64_t,
+                                            int64_t);
+template int64_t conv2d_grad_bias_workspace(ImageView<const double>, int64_t, int64_t, int64_t,
+                                            int64_t);
 template void conv2d_grad_bias(float*, ImageView<const float>, double*, int64_t, int64_t, int64_t,
                                int64_t, bool);
 template void conv2d_grad_bias(double*, ImageView<const double>, double*, int64_t, int64_t, int64_t,

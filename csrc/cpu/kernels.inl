@@ -1,5 +1,5 @@
-// The table of one instruction set (kernels.h), from the tiles that fit its registers; included behind
-// everything else.
+// The table of one instruction set (kernels.h), from the tiles that fit its registers; included
+// behind everything else.
 
 template <class Vec, int kRulerAccumulators>
 Kernels<typename Vec::T> kernels(KernelTable<OuterKernel<typename Vec::T>> outer,

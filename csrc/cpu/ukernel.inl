@@ -201,6 +201,7 @@ void add_pixels(double* sums, const typename Vec::T* pixels, int64_t step, int64
   for (int64_t c = 0; c < channels; c += Vec::kLanes) {
     const int lanes = static_cast<int>(smaller(Vec::kLanes, channels - c));
     double lane_sums[Vec::kLanes] = {};
+    for (int lane = 0; lane < lanes; ++lane) lane_sums[lane] = sums[c + lane];
     typename Vec::T block[Vec::kLanes];
     const auto add_block = [&](typename Vec::V sum) {
       Vec::store(block, sum);
@@ -212,6 +213,6 @@ void add_pixels(double* sums, const typename Vec::T* pixels, int64_t step, int64
       add_block(pixel_sum<Vec, kLevel>(pixel, step, lanes));
     }
     for (; left > 0; --left, pixel += step) add_block(Vec::load_some(pixel, lanes));
-    for (int lane = 0; lane < lanes; ++lane) sums[c + lane] += lane_sums[lane];
+    for (int lane = 0; lane < lanes; ++lane) sums[c + lane] = lane_sums[lane];
   }
 }

@@ -8,8 +8,33 @@ from pydenoise import ops
 
 from .module import Module
 
+_RELU = ops.Finish("relu")
 
-class ReLU(Module):
+
+class Rectifier(Module):
+    """What the rectifiers have in common: a convolution before them can apply them itself.
+
+    The sign of their output is the sign of their input, so that either tells backward all.
+    """
+
+    def finish(self) -> ops.Finish | None:
+        """How a convolution would apply it; None if it cannot."""
+        raise TypeError(f"{type(self).__name__} defines no finish")
+
+    def keep(self, output: Tensor) -> None:
+        """Leave what backward needs, where a convolution computed the output."""
+        self._keep(output, output)
+
+    def newest(self) -> Tensor | None:
+        """What the newest open forward pass left."""
+        return self._entries[-1][2][0] if self._entries else None
+
+    def drop_newest(self) -> None:
+        """The convolution behind has gone back through the newest forward pass."""
+        self._entries.pop()
+
+
+class ReLU(Rectifier):
     """Rectifier, elementwise.
 
     ::
@@ -39,8 +64,11 @@ class ReLU(Module):
         (output,) = self._recall(grad_output)
         return ops.relu_backward(grad_output, output)
 
+    def finish(self) -> ops.Finish:
+        return _RELU
 
-class LeakyReLU(Module):
+
+class LeakyReLU(Rectifier):
     """Rectifier with a slope `a` left of zero, elementwise.
 
     ::
@@ -71,6 +99,11 @@ class LeakyReLU(Module):
     def backward(self, grad_output: Tensor) -> Tensor:
         (input,) = self._recall(grad_output)
         return ops.leaky_relu_backward(grad_output, input, self.negative_slope)
+
+    def finish(self) -> ops.Finish | None:
+        if not self.negative_slope >= 0:
+            return None
+        return ops.Finish("leaky_relu", self.negative_slope)
 
     def extra_repr(self) -> str:
         return f"negative_slope={self.negative_slope:g}"

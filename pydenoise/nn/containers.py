@@ -8,8 +8,9 @@ from typing import overload
 
 from torch import Tensor
 
-from pydenoise import memory
+from pydenoise import memory, ops
 
+from .fusion import Step, steps_of
 from .module import Module
 
 
@@ -41,9 +42,11 @@ class Sequential(Module):
 
     Notes
     -----
-    What passes between the layers is recycled memory; output and grad_input are made as the last
-    module to compute would make them alone. Each layer keeps on its own stack what it alone needs,
-    so going back through the container or layer by layer gives the same bits.
+    What passes between the layers is recycled memory, with the channels of a pixel together where
+    the kernels like that best; output and grad_input are made as the last module to compute would
+    make them alone. A convolution applies the rectifier behind it itself, and its gradient when it
+    goes back. Each layer keeps on its own stack what it alone needs, so going back through the
+    container or layer by layer gives the same bits.
 
     Without modules it is the identity, and returns its input itself.
 
@@ -58,6 +61,8 @@ class Sequential(Module):
 
     def __init__(self, *modules: Module) -> None:
         super().__init__()
+        self._planned: tuple[list[Module], bool] | None = None
+        self._steps: list[Step] = []
         for module in modules:
             self.append(module)
 
@@ -67,33 +72,49 @@ class Sequential(Module):
         return self
 
     def forward(self, input: Tensor) -> Tensor:
-        modules = [*self._children.values()]
+        steps, fused = self._plan()
+        outside = memory.format_of(input) if fused else None
+        inside = ops.fastest_format(input) if fused else None
         with interior(self):
-            for module in modules[:-1]:
-                input = module.forward(input)
-        for module in modules[-1:]:
-            input = module.forward(input)
+            for step in steps[:-1]:
+                input = step.forward(input, outside if step.is_last_convolution else inside)
+        for step in steps[-1:]:
+            input = step.forward(input, outside)
         return input
 
     def backward(self, grad_output: Tensor) -> Tensor:
-        modules = [*self._children.values()]
-        grad_output = self._back_to_first(modules, grad_output)
-        for module in modules[:1]:
-            grad_output = module.backward(grad_output)
+        steps, fused = self._plan()
+        outside = memory.format_of(grad_output) if fused else None
+        grad_output = self._back_to_first(grad_output)
+        for step in steps[:1]:
+            grad_output = step.backward(grad_output, outside)
         return grad_output
 
     def backward_parameters(self, grad_output: Tensor) -> None:
-        modules = [*self._children.values()]
-        grad_output = self._back_to_first(modules, grad_output)
-        for module in modules[:1]:
-            module.backward_parameters(grad_output)
+        grad_output = self._back_to_first(grad_output)
+        for step in self._plan()[0][:1]:
+            step.module.backward_parameters(grad_output)
 
-    def _back_to_first(self, modules: list[Module], grad_output: Tensor) -> Tensor:
-        """Gradient of the first module's output."""
+    def _back_to_first(self, grad_output: Tensor) -> Tensor:
+        """Gradient of the output of the first step's module."""
+        steps, fused = self._plan()
+        outside = memory.format_of(grad_output) if fused else None
+        inside = ops.fastest_format(grad_output) if fused else None
         with interior(self):
-            for module in modules[:0:-1]:
-                grad_output = module.backward(grad_output)
+            for step in steps[-1:]:
+                grad_output = step.back_through_rectifier(grad_output)
+            for step, before in zip(steps[:0:-1], steps[-2::-1], strict=True):
+                memory_format = outside if step.is_first_convolution else inside
+                grad_output = step.backward_before(before, grad_output, memory_format)
         return grad_output
+
+    def _plan(self) -> tuple[list[Step], bool]:
+        """The steps, made anew when modules changed; and whether neighbours may be fused."""
+        modules, fused = [*self._children.values()], self.stays_inside()
+        if self._planned != (modules, fused):
+            self._planned = modules, fused
+            self._steps = steps_of(modules, fused)
+        return self._steps, fused
 
     def __len__(self) -> int:
         return len(self._children)

@@ -15,7 +15,7 @@ from .module import Module
 from .sizes import Pair, pair, whole
 
 
-class _Convolution(Module):
+class Convolution(Module):
     """What both convolutions have: geometry, weight, bias, and how they are first filled."""
 
     weight: Tensor
@@ -67,6 +67,32 @@ class _Convolution(Module):
         assert parameter is not None
         return parameter.grad
 
+    def forward_finished(
+        self,
+        input: Tensor,
+        finish: ops.Finish | None = None,
+        memory_format: torch.memory_format | None = None,
+    ) -> Tensor:
+        """`forward` with an activation behind it and its result in a memory format."""
+        raise TypeError(f"{type(self).__name__} defines no forward_finished")
+
+    def backward_finished(
+        self,
+        grad_output: Tensor,
+        finish: ops.Finish | None = None,
+        memory_format: torch.memory_format | None = None,
+    ) -> Tensor:
+        """`backward`, and on through the activation that made the input."""
+        raise TypeError(f"{type(self).__name__} defines no backward_finished")
+
+    def finishes_backward(self) -> bool:
+        """Whether grad_input comes out as the input's size, so that a `finish` fits it."""
+        return True
+
+    def newest_input(self) -> Tensor | None:
+        """The input of the newest open forward pass."""
+        return self._entries[-1][2][0] if self._entries else None
+
     def _add_bias_gradient(self, grad_output: Tensor) -> None:
         if self.bias is not None:
             ops.conv2d_grad_bias(grad_output, out=self._grad("bias"), accumulate=True)
@@ -85,7 +111,7 @@ class _Convolution(Module):
         return ", ".join(words)
 
 
-class Conv2d(_Convolution):
+class Conv2d(Convolution):
     """2-d convolution, in the sense of cross-correlation.
 
     ::
@@ -161,13 +187,42 @@ class Conv2d(_Convolution):
         self._make_parameters(channels, bias, init, generator, dtype, device)
 
     def forward(self, input: Tensor) -> Tensor:
-        output = ops.conv2d(input, self.weight, self.bias, *self._geometry())
+        return self.forward_finished(input)
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        return self.backward_finished(grad_output)
+
+    def forward_finished(
+        self,
+        input: Tensor,
+        finish: ops.Finish | None = None,
+        memory_format: torch.memory_format | None = None,
+    ) -> Tensor:
+        output = ops.conv2d(
+            input,
+            self.weight,
+            self.bias,
+            *self._geometry(),
+            finish=finish,
+            memory_format=memory_format,
+        )
         self._keep(output, input)
         return output
 
-    def backward(self, grad_output: Tensor) -> Tensor:
-        input_size = self._add_gradients(grad_output)
-        return ops.conv2d_grad_input(input_size, self.weight, grad_output, *self._geometry())
+    def backward_finished(
+        self,
+        grad_output: Tensor,
+        finish: ops.Finish | None = None,
+        memory_format: torch.memory_format | None = None,
+    ) -> Tensor:
+        return ops.conv2d_grad_input(
+            self._add_gradients(grad_output),
+            self.weight,
+            grad_output,
+            *self._geometry(),
+            finish=finish,
+            memory_format=memory_format,
+        )
 
     def backward_parameters(self, grad_output: Tensor) -> None:
         self._add_gradients(grad_output)
@@ -191,7 +246,7 @@ class Conv2d(_Convolution):
         return self.stride, self.padding, self.dilation, self.groups
 
 
-class ConvTranspose2d(_Convolution):
+class ConvTranspose2d(Convolution):
     """Transposed convolution: `Conv2d` with forward and gradient in each other's place.
 
     ::
@@ -264,6 +319,17 @@ class ConvTranspose2d(_Convolution):
         self._make_parameters(channels, bias, init, generator, dtype, device)
 
     def forward(self, input: Tensor) -> Tensor:
+        return self.forward_finished(input)
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        return self.backward_finished(grad_output)
+
+    def forward_finished(
+        self,
+        input: Tensor,
+        finish: ops.Finish | None = None,
+        memory_format: torch.memory_format | None = None,
+    ) -> Tensor:
         output = ops.conv_transpose2d(
             input,
             self.weight,
@@ -273,18 +339,35 @@ class ConvTranspose2d(_Convolution):
             self.output_padding,
             self.groups,
             self.dilation,
+            finish=finish,
+            memory_format=memory_format,
         )
         self._keep(output, input)
         return output
 
-    def backward(self, grad_output: Tensor) -> Tensor:
+    def backward_finished(
+        self,
+        grad_output: Tensor,
+        finish: ops.Finish | None = None,
+        memory_format: torch.memory_format | None = None,
+    ) -> Tensor:
         input_size = self._add_gradients(grad_output)
-        grad_input = ops.conv2d(grad_output, self.weight, None, *self._mirror())
+        grad_input = ops.conv2d(
+            grad_output,
+            self.weight,
+            None,
+            *self._mirror(),
+            finish=finish,
+            memory_format=memory_format,
+        )
         if grad_input.shape == input_size:
             return grad_input
         # An output_padding of a stride or more leaves room for positions that no input had.
         grad_input = grad_input[:, :, : input_size[2], : input_size[3]]
-        return memory.copy(grad_input, memory.format_of(grad_output))
+        return memory.copy(grad_input, memory_format or memory.format_of(grad_output))
+
+    def finishes_backward(self) -> bool:
+        return self.output_padding[0] < self.stride[0] and self.output_padding[1] < self.stride[1]
 
     def backward_parameters(self, grad_output: Tensor) -> None:
         self._add_gradients(grad_output)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ._backend import (
     backends,
     current_algorithm,
+    fastest_format,
     multiply_adds,
     running,
     show_config,
@@ -23,6 +24,7 @@ from ._conv import (
     conv2d_grad_weight,
     conv_transpose2d,
 )
+from ._finish import Finish
 from ._pointwise import (
     adam_step,
     l1_loss,
@@ -47,6 +49,7 @@ from ._pooling import (
 )
 
 __all__ = [
+    "Finish",
     "adam_step",
     "avg_pool2d",
     "avg_pool2d_backward",
@@ -58,6 +61,7 @@ __all__ = [
     "conv2d_grad_weight",
     "conv_transpose2d",
     "current_algorithm",
+    "fastest_format",
     "im2col",
     "l1_loss",
     "l1_loss_backward",

@@ -142,20 +142,21 @@ def output(
     like: Tensor,
     inputs: Iterable[Tensor | None] = (),
     picture: bool = True,
+    memory_format: torch.memory_format | None = None,
 ) -> Tensor:
     """`out` once it is known to fit, or a new tensor with the dtype and device of `like`.
 
-    A `picture` takes the memory format of `like` too; anything else is contiguous. `inputs` are
-    what `out` must not overlap.
+    A `picture` takes the memory format of `like` too, unless it is given; anything else is
+    contiguous. `inputs` are what `out` must not overlap.
     """
     if out is None:
+        if not (picture and len(shape) == 4):
+            memory_format = torch.contiguous_format
         return memory.empty(
             shape,
             dtype=like.dtype,
             device=None if like.is_cpu else like.device,
-            memory_format=(
-                memory.format_of(like) if picture and len(shape) == 4 else torch.contiguous_format
-            ),
+            memory_format=memory_format or memory.format_of(like),
         )
     kind = _FLOATS if isinstance(like, _FLOATS) else _DOUBLES
     if type(out) is not Tensor or not isinstance(out, kind):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from . import _check
 from ._backend import convolver, select
 from ._check import Pair
+from ._finish import Finish, apply
 from ._geometry import forward_shape, mirrored_shape, sizes_of
 
 
@@ -26,6 +28,32 @@ def _bias(op: str, bias: Any, channels: int, input: Tensor) -> Tensor | None:
     return plain
 
 
+def _fits(op: str, finish: Finish | None, out: Tensor) -> None:
+    if finish is None:
+        return
+    if finish.activation not in ("relu", "leaky_relu") or not finish.negative_slope >= 0:
+        raise ValueError(f"{op}: finish must be relu or leaky_relu with a slope of 0 or more")
+    if finish.output is not None:
+        _check.of_one_shape(op, ("the result", "finish.output"), (out, finish.output))
+
+
+def _finished(
+    convolve: Callable[..., None],
+    chosen: Any,
+    finish: Finish | None,
+    out: Tensor,
+    *operands: Any,
+) -> None:
+    """The product, finished while it is written or afterwards."""
+    if finish is None:
+        convolve(out, *operands)
+    elif chosen.FINISHES:
+        convolve(out, *operands, finish)
+    else:
+        convolve(out, *operands)
+        apply(select(out), finish, out)
+
+
 def conv2d(
     input: Tensor,
     weight: Tensor,
@@ -36,6 +64,8 @@ def conv2d(
     groups: int = 1,
     *,
     out: Tensor | None = None,
+    finish: Finish | None = None,
+    memory_format: torch.memory_format | None = None,
 ) -> Tensor:
     """2-d convolution (cross-correlation): ``z = W u(x) + b``.
 
@@ -48,6 +78,10 @@ def conv2d(
     groups : int
     out : Tensor (N, C_out, H_out, W_out), optional
         Overwritten and returned.
+    finish : Finish, optional
+        An activation to apply, or to take the gradient through, before the result is written.
+    memory_format : torch.memory_format, optional
+        Of the result, without `out`; that of `input` if omitted.
 
     Returns
     -------
@@ -64,8 +98,12 @@ def conv2d(
     input, weight = _check.tensors(op, ("input", "weight"), (input, weight), 4)
     shape = forward_shape(op, (input.shape, weight.shape), stride, padding, dilation, groups)
     bias = _bias(op, bias, shape.out_channels, input)
-    out = _check.output(op, out, shape.output_size, input, [input, weight, bias])
-    convolver("conv2d", input, shape).conv2d(out, input, weight, bias, shape)
+    out = _check.output(
+        op, out, shape.output_size, input, [input, weight, bias], memory_format=memory_format
+    )
+    _fits(op, finish, out)
+    chosen = convolver("conv2d", input, shape)
+    _finished(chosen.conv2d, chosen, finish, out, input, weight, bias, shape)
     return out
 
 
@@ -79,6 +117,8 @@ def conv2d_grad_input(
     groups: int = 1,
     *,
     out: Tensor | None = None,
+    finish: Finish | None = None,
+    memory_format: torch.memory_format | None = None,
 ) -> Tensor:
     """Gradient of `conv2d` with respect to its input: ``gx = f(W^T gz)``.
 
@@ -92,6 +132,10 @@ def conv2d_grad_input(
         Those of the forward convolution.
     out : Tensor (N, C_in, H, W), optional
         Overwritten (not added to) and returned.
+    finish : Finish, optional
+        An activation to apply, or to take the gradient through, before the result is written.
+    memory_format : torch.memory_format, optional
+        Of the result, without `out`; that of `grad_output` if omitted.
 
     Returns
     -------
@@ -113,10 +157,12 @@ def conv2d_grad_input(
         dilation,
         groups,
     )
-    out = _check.output(op, out, shape.input_size, grad_output, [weight, grad_output])
-    convolver("conv2d_grad_input", weight, shape).conv2d_grad_input(
-        out, grad_output, weight, None, shape
+    out = _check.output(
+        op, out, shape.input_size, grad_output, [weight, grad_output], memory_format=memory_format
     )
+    _fits(op, finish, out)
+    chosen = convolver("conv2d_grad_input", weight, shape)
+    _finished(chosen.conv2d_grad_input, chosen, finish, out, grad_output, weight, None, shape)
     return out
 
 
@@ -215,6 +261,8 @@ def conv_transpose2d(
     dilation: Pair = 1,
     *,
     out: Tensor | None = None,
+    finish: Finish | None = None,
+    memory_format: torch.memory_format | None = None,
 ) -> Tensor:
     """Transposed convolution: ``z = f(W^T x) + b``, `conv2d_grad_input` with the roles swapped.
 
@@ -228,6 +276,10 @@ def conv_transpose2d(
     groups : int
     out : Tensor (N, C_out, H_out, W_out), optional
         Overwritten and returned.
+    finish : Finish, optional
+        An activation to apply, or to take the gradient through, before the result is written.
+    memory_format : torch.memory_format, optional
+        Of the result, without `out`; that of `input` if omitted.
 
     Returns
     -------
@@ -252,8 +304,12 @@ def conv_transpose2d(
         dilation,
     )
     bias = _bias(op, bias, shape.in_channels, input)
-    out = _check.output(op, out, shape.input_size, input, [input, weight, bias])
-    convolver("conv2d_grad_input", input, shape).conv2d_grad_input(out, input, weight, bias, shape)
+    out = _check.output(
+        op, out, shape.input_size, input, [input, weight, bias], memory_format=memory_format
+    )
+    _fits(op, finish, out)
+    chosen = convolver("conv2d_grad_input", input, shape)
+    _finished(chosen.conv2d_grad_input, chosen, finish, out, input, weight, bias, shape)
     return out
 
 

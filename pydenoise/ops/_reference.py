@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from types import EllipsisType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -75,9 +75,13 @@ Pixels: TypeAlias = tuple[EllipsisType, slice, slice]
 """Index of a tensor (..., H, W) that picks a strided rectangle of its pixels."""
 
 
-def is_faster_with_columns(product: str, shape: ConvShape) -> bool:
-    """True where `auto` takes the im2col chain: always, one large product beats many small ones."""
-    return True
+FINISHES = False
+WINOGRAD: dict[str, Any] = {}
+
+
+def fastest(product: str, shape: ConvShape) -> str:
+    """The algorithm that `auto` takes: always one large product, which beats many small ones."""
+    return "im2col"
 
 
 # Taps

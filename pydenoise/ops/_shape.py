@@ -63,3 +63,9 @@ class ConvShape:
         """(N, C_in*kh*kw, H_out*W_out), the patch matrix of `im2col`."""
         taps = self.kernel_h * self.kernel_w
         return self.batch, self.in_channels * taps, self.out_h * self.out_w
+
+    @cached_property
+    def has_winograd(self) -> bool:
+        """Whether Winograd's products exist for it: a 3 x 3 kernel, stride and dilation 1."""
+        steps = self.stride_h, self.stride_w, self.dilation_h, self.dilation_w
+        return (self.kernel_h, self.kernel_w) == (3, 3) and steps == (1, 1, 1, 1)

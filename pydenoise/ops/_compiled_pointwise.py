@@ -1,0 +1,141 @@
+"""The compiled backend's pointwise half: activations, losses, optimizer updates.
+
+Destination first, overwritten; part of `_compiled`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ._library import _C, dense
+
+_DOUBLE = torch.float64
+
+
+def _like(tensor: Tensor, out: Tensor) -> Tensor:
+    """The tensor, of the shape of `out`, with its elements in memory in the order of `out`."""
+    if tensor.is_contiguous() and out.is_contiguous():
+        return tensor
+    if tensor.stride() == out.stride():
+        return tensor
+    return torch.empty_like(out).copy_(tensor)
+
+
+def relu(out: Tensor, input: Tensor) -> None:
+    input = _like(input, out)
+    _C.relu(out.dtype is _DOUBLE, out, input)
+
+
+def relu_backward(out: Tensor, grad_output: Tensor, output: Tensor) -> None:
+    grad_output = _like(grad_output, out)
+    output = _like(output, out)
+    _C.relu_backward(
+        out.dtype is _DOUBLE,
+        out,
+        grad_output,
+        output,
+    )
+
+
+def leaky_relu(out: Tensor, input: Tensor, negative_slope: float) -> None:
+    input = _like(input, out)
+    _C.leaky_relu(out.dtype is _DOUBLE, out, input, negative_slope)
+
+
+def leaky_relu_backward(
+    out: Tensor, grad_output: Tensor, input: Tensor, negative_slope: float
+) -> None:
+    grad_output = _like(grad_output, out)
+    input = _like(input, out)
+    _C.leaky_relu_backward(
+        out.dtype is _DOUBLE,
+        out,
+        grad_output,
+        input,
+        negative_slope,
+    )
+
+
+def sigmoid(out: Tensor, input: Tensor) -> None:
+    input = _like(input, out)
+    _C.sigmoid(out.dtype is _DOUBLE, out, input)
+
+
+def sigmoid_backward(out: Tensor, grad_output: Tensor, output: Tensor) -> None:
+    grad_output = _like(grad_output, out)
+    output = _like(output, out)
+    _C.sigmoid_backward(out.dtype is _DOUBLE, out, grad_output, output)
+
+
+def mse_loss(input: Tensor, target: Tensor) -> float:
+    input = dense(input)[0]
+    target = _like(target, input)
+    loss: float = _C.mse_loss(input.dtype is _DOUBLE, input, target)
+    return loss
+
+
+def mse_loss_backward(out: Tensor, input: Tensor, target: Tensor) -> None:
+    input = _like(input, out)
+    target = _like(target, out)
+    _C.mse_loss_backward(out.dtype is _DOUBLE, out, input, target)
+
+
+def l1_loss(input: Tensor, target: Tensor) -> float:
+    input = dense(input)[0]
+    target = _like(target, input)
+    loss: float = _C.l1_loss(input.dtype is _DOUBLE, input, target)
+    return loss
+
+
+def l1_loss_backward(out: Tensor, input: Tensor, target: Tensor) -> None:
+    input = _like(input, out)
+    target = _like(target, out)
+    _C.l1_loss_backward(out.dtype is _DOUBLE, out, input, target)
+
+
+def sgd_step(
+    param: Tensor,
+    grad: Tensor,
+    momentum_buffer: Tensor | None,
+    lr: float,
+    momentum: float,
+    dampening: float,
+    weight_decay: float,
+    nesterov: bool,
+    first: bool,
+) -> None:
+    _C.sgd_step(
+        param.dtype is _DOUBLE,
+        param,
+        grad,
+        momentum_buffer,
+        (lr, momentum, dampening, weight_decay),
+        nesterov,
+        first,
+    )
+
+
+def adam_step(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+    step: int,
+) -> None:
+    _C.adam_step(
+        param.dtype is _DOUBLE,
+        param,
+        grad,
+        exp_avg,
+        exp_avg_sq,
+        (lr, beta1, beta2, eps, weight_decay),
+        decoupled,
+        step,
+    )

@@ -1,0 +1,129 @@
+"""The compiled library: loaded once, joined with torch's threads; what it is and why it is not.
+
+This file alone imports the extension module; `_compiled` and `_compiled_pointwise` call it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_C: Any  # the extension module, or None where it cannot be loaded
+try:
+    _C = import_module("pydenoise._C")
+except ImportError as error:
+    _C = None
+    _import_error = str(error)
+
+
+def _build_record() -> dict[str, Any]:
+    """What setup.py noted about the build; empty where it left nothing."""
+    path = Path(__file__).parent.parent / "_build.json"
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record
+
+
+def why_not_cpu() -> str | None:
+    """None when the CPU kernels can run, otherwise the reason."""
+    if _C is not None:
+        return None
+    built = _build_record().get("cpu", "built")
+    return f"the kernels cannot be loaded ({_import_error})" if built == "built" else str(built)
+
+
+def why_not_cuda() -> str | None:
+    """The reason why there are no CUDA kernels."""
+    return "this release has none"
+
+
+def _join_thread_pool() -> None:
+    """Hand torch's own parallel_for to the kernels; without it they run serial."""
+    if _C is None:
+        return
+    suffix = {"nt": "torch_cpu.dll", "posix": "libtorch_cpu.so"}.get(os.name, "")
+    library = Path(torch.__file__).parent / "lib" / suffix
+    if not library.is_file():
+        library = library.with_suffix(".dylib")
+    try:
+        torch_c = ctypes.CDLL(str(library))
+        entries = [
+            ctypes.cast(getattr(torch_c, name), ctypes.c_void_p).value
+            for name in ("torch_parallel_for", "torch_get_num_threads")
+        ]
+    except (OSError, AttributeError):
+        return
+    _C.set_thread_pool(*entries)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: _C.set_thread_pool(0, 0))
+
+
+_join_thread_pool()
+
+
+def available_isas() -> tuple[str, ...]:
+    """Instruction sets of this machine that the kernels were built for, the slowest first."""
+    return () if _C is None else tuple(_C.available_isas())
+
+
+class UseIsa:
+    """Lower the instruction set, from now on or for a ``with`` block; for tests and benchmarks.
+
+    One setting for the whole process, unlike the other switches.
+    """
+
+    def __init__(self, name: str) -> None:
+        if name not in available_isas():
+            raise ValueError(f"instruction set {name!r} is not one of {available_isas()}")
+        self._before = _C.isa()
+        _C.set_isa(name)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _C.set_isa(self._before)
+
+
+def config_lines() -> list[str]:
+    """The kernels' part of `show_config`."""
+    if _C is None:
+        return [f"| {line}" for line in _build_record().get("error_tail", [])]
+    return [
+        f"isa          {_C.isa()} (of {', '.join(available_isas())})",
+        f"threads      {_C.thread_count()}",
+    ]
+
+
+def isa() -> str | None:
+    """The instruction set in use, None without compiled kernels."""
+    return None if _C is None else str(_C.isa())
+
+
+def multiply_adds(iterations: int, dtype: torch.dtype = torch.float32) -> int:
+    """Run the register loop on every thread; returns the operations done. It only takes time."""
+    return int(_C.multiply_adds(dtype is torch.float64, iterations))
+
+
+def dense(tensor: Tensor) -> tuple[Tensor, bool]:
+    """The tensor itself when a kernel can read it, else a contiguous copy; is it channels_last?"""
+    if tensor.is_contiguous():
+        return tensor, False
+    if tensor.is_contiguous(memory_format=torch.channels_last):
+        return tensor, True
+    return tensor.contiguous(), False
