@@ -61,7 +61,8 @@ class Sequential(Module):
 
     def __init__(self, *modules: Module) -> None:
         super().__init__()
-        self._planned: tuple[list[Module], bool] | None = None
+        self._planned = -1
+        self._fused = False
         self._steps: list[Step] = []
         for module in modules:
             self.append(module)
@@ -109,12 +110,11 @@ class Sequential(Module):
         return grad_output
 
     def _plan(self) -> tuple[list[Step], bool]:
-        """The steps, made anew when modules changed; and whether neighbours may be fused."""
-        modules, fused = [*self._children.values()], self.stays_inside()
-        if self._planned != (modules, fused):
-            self._planned = modules, fused
-            self._steps = steps_of(modules, fused)
-        return self._steps, fused
+        """The steps, and whether neighbours may be fused; made anew when any module changed."""
+        if self._planned != Module.changes:
+            self._planned, self._fused = Module.changes, self.stays_inside()
+            self._steps = steps_of([*self._children.values()], self._fused)
+        return self._steps, self._fused
 
     def __len__(self) -> int:
         return len(self._children)

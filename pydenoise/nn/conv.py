@@ -67,6 +67,15 @@ class Convolution(Module):
         assert parameter is not None
         return parameter.grad
 
+    def forward(self, input: Tensor) -> Tensor:
+        return self.forward_finished(input)
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        return self.backward_finished(grad_output)
+
+    def backward_parameters(self, grad_output: Tensor) -> None:
+        self._back(grad_output, False)
+
     def forward_finished(
         self,
         input: Tensor,
@@ -83,19 +92,23 @@ class Convolution(Module):
         memory_format: torch.memory_format | None = None,
     ) -> Tensor:
         """`backward`, and on through the activation that made the input."""
-        raise TypeError(f"{type(self).__name__} defines no backward_finished")
+        grad_input = self._back(grad_output, True, finish, memory_format)
+        assert grad_input is not None
+        return grad_input
 
-    def finishes_backward(self) -> bool:
-        """Whether grad_input comes out as the input's size, so that a `finish` fits it."""
-        return True
+    def _back(
+        self,
+        grad_output: Tensor,
+        needs_grad_input: bool,
+        finish: ops.Finish | None = None,
+        memory_format: torch.memory_format | None = None,
+    ) -> Tensor | None:
+        """Add the parameters' gradients; grad_input where it is needed."""
+        raise TypeError(f"{type(self).__name__} defines no backward")
 
     def newest_input(self) -> Tensor | None:
         """The input of the newest open forward pass."""
         return self._entries[-1][2][0] if self._entries else None
-
-    def _add_bias_gradient(self, grad_output: Tensor) -> None:
-        if self.bias is not None:
-            ops.conv2d_grad_bias(grad_output, out=self._grad("bias"), accumulate=True)
 
     def extra_repr(self) -> str:
         unusual = {
@@ -186,12 +199,6 @@ class Conv2d(Convolution):
         channels = (self.out_channels, self.in_channels // self.groups)
         self._make_parameters(channels, bias, init, generator, dtype, device)
 
-    def forward(self, input: Tensor) -> Tensor:
-        return self.forward_finished(input)
-
-    def backward(self, grad_output: Tensor) -> Tensor:
-        return self.backward_finished(grad_output)
-
     def forward_finished(
         self,
         input: Tensor,
@@ -209,38 +216,25 @@ class Conv2d(Convolution):
         self._keep(output, input)
         return output
 
-    def backward_finished(
+    def _back(
         self,
         grad_output: Tensor,
+        needs_grad_input: bool,
         finish: ops.Finish | None = None,
         memory_format: torch.memory_format | None = None,
-    ) -> Tensor:
-        return ops.conv2d_grad_input(
-            self._add_gradients(grad_output),
-            self.weight,
+    ) -> Tensor | None:
+        (input,) = self._recall(grad_output)
+        return ops.conv2d_backward(
             grad_output,
+            input,
+            self.weight,
             *self._geometry(),
+            grad_weight=self._grad("weight"),
+            grad_bias=None if self.bias is None else self._grad("bias"),
+            needs_grad_input=needs_grad_input,
             finish=finish,
             memory_format=memory_format,
         )
-
-    def backward_parameters(self, grad_output: Tensor) -> None:
-        self._add_gradients(grad_output)
-
-    def _add_gradients(self, grad_output: Tensor) -> torch.Size:
-        """gW and gb; returns the size of the input."""
-        input: Tensor
-        (input,) = self._recall(grad_output)
-        ops.conv2d_grad_weight(
-            input,
-            self.weight.shape,
-            grad_output,
-            *self._geometry(),
-            out=self._grad("weight"),
-            accumulate=True,
-        )
-        self._add_bias_gradient(grad_output)
-        return input.shape
 
     def _geometry(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:
         return self.stride, self.padding, self.dilation, self.groups
@@ -318,12 +312,6 @@ class ConvTranspose2d(Convolution):
         channels = (self.in_channels, self.out_channels // self.groups)
         self._make_parameters(channels, bias, init, generator, dtype, device)
 
-    def forward(self, input: Tensor) -> Tensor:
-        return self.forward_finished(input)
-
-    def backward(self, grad_output: Tensor) -> Tensor:
-        return self.backward_finished(grad_output)
-
     def forward_finished(
         self,
         input: Tensor,
@@ -345,48 +333,25 @@ class ConvTranspose2d(Convolution):
         self._keep(output, input)
         return output
 
-    def backward_finished(
+    def _back(
         self,
         grad_output: Tensor,
+        needs_grad_input: bool,
         finish: ops.Finish | None = None,
         memory_format: torch.memory_format | None = None,
-    ) -> Tensor:
-        input_size = self._add_gradients(grad_output)
-        grad_input = ops.conv2d(
+    ) -> Tensor | None:
+        (input,) = self._recall(grad_output)
+        return ops.conv_transpose2d_backward(
             grad_output,
+            input,
             self.weight,
-            None,
-            *self._mirror(),
+            self.stride,
+            self.padding,
+            self.groups,
+            self.dilation,
+            grad_weight=self._grad("weight"),
+            grad_bias=None if self.bias is None else self._grad("bias"),
+            needs_grad_input=needs_grad_input,
             finish=finish,
             memory_format=memory_format,
         )
-        if grad_input.shape == input_size:
-            return grad_input
-        # An output_padding of a stride or more leaves room for positions that no input had.
-        grad_input = grad_input[:, :, : input_size[2], : input_size[3]]
-        return memory.copy(grad_input, memory_format or memory.format_of(grad_output))
-
-    def finishes_backward(self) -> bool:
-        return self.output_padding[0] < self.stride[0] and self.output_padding[1] < self.stride[1]
-
-    def backward_parameters(self, grad_output: Tensor) -> None:
-        self._add_gradients(grad_output)
-
-    def _add_gradients(self, grad_output: Tensor) -> torch.Size:
-        """gW and gb; returns the size of the input."""
-        input: Tensor
-        (input,) = self._recall(grad_output)
-        ops.conv2d_grad_weight(
-            grad_output,
-            self.weight.shape,
-            input,
-            *self._mirror(),
-            out=self._grad("weight"),
-            accumulate=True,
-        )
-        self._add_bias_gradient(grad_output)
-        return input.shape
-
-    def _mirror(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:
-        """Geometry of the convolution that this one transposes."""
-        return self.stride, self.padding, self.dilation, self.groups

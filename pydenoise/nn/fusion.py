@@ -70,7 +70,6 @@ class Step(NamedTuple):
             or output is None
             or not isinstance(self.module, Convolution)
             or self.module.newest_input() is not output
-            or not self.module.finishes_backward()
         ):
             return rectifier.backward(self.backward(grad_output, memory_format))
         through = finish._replace(output=output)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -79,6 +79,7 @@ class Module:
     training: bool
     architecture: dict[str, Any] | None
     size_multiple: int
+    changes: ClassVar[int] = 0  # of any module's children or methods, so far
     _is_ours: bool = True
     _children: dict[str, Module]
     _parameters: dict[str, Parameter | None]
@@ -179,6 +180,7 @@ class Module:
         if "_children" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__}: call super().__init__() before {name!r}")
         self._children[name] = module
+        Module.changes += 1
         if not name.isdecimal():
             self.__dict__[name] = module
 
@@ -190,8 +192,10 @@ class Module:
         else:
             if name in self.__dict__.get("_children", ()):
                 del self._children[name]
+                Module.changes += 1
             if name in ("forward", "backward"):
                 self.__dict__["_is_ours"] = False
+                Module.changes += 1
             object.__setattr__(self, name, value)
 
     def _assign(self, name: str, value: Any) -> None:

@@ -16,6 +16,7 @@ from ._backend import (
     use_algorithm,
     use_backend,
 )
+from ._backward import conv2d_backward, conv_transpose2d_backward
 from ._columns import col2im, im2col
 from ._conv import (
     conv2d,
@@ -56,10 +57,12 @@ __all__ = [
     "backends",
     "col2im",
     "conv2d",
+    "conv2d_backward",
     "conv2d_grad_bias",
     "conv2d_grad_input",
     "conv2d_grad_weight",
     "conv_transpose2d",
+    "conv_transpose2d_backward",
     "current_algorithm",
     "fastest_format",
     "im2col",

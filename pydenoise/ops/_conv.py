@@ -28,7 +28,8 @@ def _bias(op: str, bias: Any, channels: int, input: Tensor) -> Tensor | None:
     return plain
 
 
-def _fits(op: str, finish: Finish | None, out: Tensor) -> None:
+def fits(op: str, finish: Finish | None, out: Tensor) -> None:
+    """Refuse a finish that there is not, or whose output is not of the result's shape."""
     if finish is None:
         return
     if finish.activation not in ("relu", "leaky_relu") or not finish.negative_slope >= 0:
@@ -37,7 +38,7 @@ def _fits(op: str, finish: Finish | None, out: Tensor) -> None:
         _check.of_one_shape(op, ("the result", "finish.output"), (out, finish.output))
 
 
-def _finished(
+def finished(
     convolve: Callable[..., None],
     chosen: Any,
     finish: Finish | None,
@@ -101,9 +102,9 @@ def conv2d(
     out = _check.output(
         op, out, shape.output_size, input, [input, weight, bias], memory_format=memory_format
     )
-    _fits(op, finish, out)
+    fits(op, finish, out)
     chosen = convolver("conv2d", input, shape)
-    _finished(chosen.conv2d, chosen, finish, out, input, weight, bias, shape)
+    finished(chosen.conv2d, chosen, finish, out, input, weight, bias, shape)
     return out
 
 
@@ -160,9 +161,9 @@ def conv2d_grad_input(
     out = _check.output(
         op, out, shape.input_size, grad_output, [weight, grad_output], memory_format=memory_format
     )
-    _fits(op, finish, out)
+    fits(op, finish, out)
     chosen = convolver("conv2d_grad_input", weight, shape)
-    _finished(chosen.conv2d_grad_input, chosen, finish, out, grad_output, weight, None, shape)
+    finished(chosen.conv2d_grad_input, chosen, finish, out, grad_output, weight, None, shape)
     return out
 
 
@@ -307,9 +308,9 @@ def conv_transpose2d(
     out = _check.output(
         op, out, shape.input_size, input, [input, weight, bias], memory_format=memory_format
     )
-    _fits(op, finish, out)
+    fits(op, finish, out)
     chosen = convolver("conv2d_grad_input", input, shape)
-    _finished(chosen.conv2d_grad_input, chosen, finish, out, input, weight, bias, shape)
+    finished(chosen.conv2d_grad_input, chosen, finish, out, input, weight, bias, shape)
     return out
 
 
