@@ -42,6 +42,11 @@ int64_t patches_size(const Direction& d, int64_t band) {
   return band * d.cols(0).count * most_taps(d) * d.source_channels;
 }
 
+// Elements of a row of a plane: vectors of pixels may begin at every lane-th position.
+int64_t plane_width(const Reach& cols, int64_t positions) {
+  return cols.width(round_up(positions, kMostLanes));
+}
+
 // A choice by the shape alone, for one position after the other.
 bool copies_rows(const Direction& d) {
   return rows_size(d, 2) - rows_size(d, 1) <= patches_size(d, 1);
@@ -153,25 +158,24 @@ Reading<T> Source<T>::reading(T* buffer, int64_t picture, int64_t group, int64_t
 
 template <class T>
 int64_t Source<T>::planes_size(const Direction& d, int64_t band) {
-  return row_reach(d).width(band) * (col_reach(d).width(d.cols(0).count) + kRowSlack) *
-         d.source_channels;
+  return row_reach(d).width(band) * plane_width(col_reach(d), d.cols(0).count) * d.source_channels;
 }
 
 template <class T>
 void Source<T>::prepare_planes(T* buffer, int64_t picture, int64_t group, int64_t y0,
                                int64_t y1) const {
-  const int64_t width = width_ + kRowSlack, height = rows_.width(y1 - y0);
+  const int64_t width = plane_width(cols_, direction_.cols(0).count), height = rows_.width(y1 - y0);
   const int64_t plane = height * width;
-  const InsideRun in = inside_run(cols_.first, 1, cols_.size, width);
+  const InsideRun in = inside_run(cols_.first, 1, cols_.size, width_);
   const T* from = image_.at(picture, group * channels_);
   for (int64_t i = 0; i < height; ++i) {
     T* const to = buffer + i * width;
     const int64_t row = rows_.first + y0 * rows_.step + i;
     const bool has_pixels = row >= 0 && row < rows_.size;
-    const int64_t begin = has_pixels ? in.begin : width, end = has_pixels ? in.end : width;
+    const int64_t begin = has_pixels ? in.begin : width_, end = has_pixels ? in.end : width_;
     for (int64_t c = 0; c < channels_; ++c) {
       std::fill(to + c * plane, to + c * plane + begin, T(0));
-      std::fill(to + c * plane + end, to + c * plane + width, T(0));
+      std::fill(to + c * plane + end, to + c * plane + width_, T(0));
     }
     if (begin == end) continue;
     const T* pixels = from + row * image_.stride_h + (cols_.first + begin) * image_.stride_w;
@@ -189,7 +193,7 @@ void Source<T>::prepare_planes(T* buffer, int64_t picture, int64_t group, int64_
 template <class T>
 PlaneReading<T> Source<T>::plane_reading(const T* buffer, int64_t phase, int64_t band) const {
   const GatherAxis rows = direction_.rows(phase), cols = direction_.cols(phase);
-  const int64_t width = width_ + kRowSlack;
+  const int64_t width = plane_width(cols_, direction_.cols(0).count);
   const int64_t first = rows.taps * cols.taps == 0
                             ? 0
                             : (rows.offset - rows_.first) * width + cols.offset - cols_.first;

@@ -23,8 +23,8 @@ struct Reading {
 };
 
 // The same with every channel a plane of its own, pixels together. Only for directions in which
-// neighbouring positions read neighbouring pixels (cols.step == 1). A row holds kRowSlack elements
-// behind the last that is read, so that vectors of pixels may reach beyond.
+// neighbouring positions read neighbouring pixels (cols.step == 1). Rows have room for whole
+// vectors of positions; what lies behind the last one that exists means nothing.
 //   first[(y - y0) * row_pitch + x + i * tap_row_step + j * tap_col_step + c * plane]
 template <class T>
 struct PlaneReading {
@@ -33,7 +33,7 @@ struct PlaneReading {
   int64_t tap_rows, tap_cols, tap_row_step, tap_col_step;
   int64_t channels, plane;
 };
-constexpr int64_t kRowSlack = 16;
+constexpr int64_t kMostLanes = 16;  // of a vector of pixels
 
 // Source indices that the positions of one side read, through all phases and taps.
 struct Reach {
