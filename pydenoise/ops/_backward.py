@@ -41,9 +41,9 @@ def conv2d_backward(
     stride, padding, dilation, groups
         Those of the forward convolution.
     grad_weight : Tensor (C_out, C_in/groups, kh, kw)
-        Added to.
+        Added to; contiguous, and nothing that is read lies in its memory.
     grad_bias : Tensor (C_out,), optional
-        Added to.
+        The same.
     needs_grad_input : bool
         Whether gx is wanted.
     finish : Finish, optional
@@ -64,7 +64,7 @@ def conv2d_backward(
     names = "grad_output", "input", "weight"
     gz, x, w = _check.tensors(op, names, (grad_output, input, weight), 4)
     shape = forward_shape(op, (x.shape, w.shape, gz.shape), stride, padding, dilation, groups)
-    _add_gradients(op, grad_weight, grad_bias, gz, x, gz, w, shape)
+    _add_gradients(op, grad_weight, grad_bias, gz, x, gz, shape)
     if not needs_grad_input:
         return None
     gx = _check.output(op, None, shape.input_size, gz, memory_format=memory_format)
@@ -116,7 +116,7 @@ def conv_transpose2d_backward(
     names = "grad_output", "input", "weight"
     gz, x, w = _check.tensors(op, names, (grad_output, input, weight), 4)
     shape = forward_shape(op, (gz.shape, w.shape, x.shape), stride, padding, dilation, groups)
-    _add_gradients(op, grad_weight, grad_bias, x, gz, gz, w, shape)
+    _add_gradients(op, grad_weight, grad_bias, x, gz, gz, shape)
     if not needs_grad_input:
         return None
     gx = _check.output(op, None, shape.output_size, gz, memory_format=memory_format)
@@ -133,15 +133,12 @@ def _add_gradients(
     small: Tensor,
     large: Tensor,
     grad_output: Tensor,
-    weight: Tensor,
     shape: ConvShape,
 ) -> None:
     """gW from the pictures on both sides of the forward convolution, gb from grad_output."""
-    read = grad_output, large, small, weight
-    gw = _check.output(op, grad_weight, shape.weight_size, grad_output, read, picture=False)
+    gw = _check.added_to(op, "grad_weight", grad_weight, shape.weight_size, grad_output)
     if grad_bias is not None:
-        channels = (grad_output.shape[1],)
-        _check.output(op, grad_bias, channels, grad_output, (*read, gw), picture=False)
+        _check.added_to(op, "grad_bias", grad_bias, (grad_output.shape[1],), grad_output)
     convolver("conv2d_grad_weight", grad_output, shape).conv2d_grad_weight(
         gw, small, large, shape, True
     )

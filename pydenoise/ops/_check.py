@@ -176,14 +176,25 @@ def output(
     return out
 
 
-def _expect_kind(op: str, out: Any, like: Tensor) -> None:
+def added_to(op: str, name: str, value: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """A gradient to add to: a dense tensor of that shape, of the dtype and device of `like`."""
+    kind = _FLOATS if isinstance(like, _FLOATS) else _DOUBLES
+    if type(value) is Tensor and isinstance(value, kind) and value.shape == shape:
+        if value.is_contiguous():
+            return value
+        raise ValueError(f"{op}: {name} must be contiguous, got strides {value.stride()}")
+    _expect_kind(op, value, like, name)
+    raise ValueError(f"{op}: {name} must have shape {tuple(shape)}, got {tuple(value.shape)}")
+
+
+def _expect_kind(op: str, out: Any, like: Tensor, name: str = "out") -> None:
     if not isinstance(out, Tensor):
-        raise TypeError(f"{op}: out must be a torch tensor, got {type(out).__name__}")
+        raise TypeError(f"{op}: {name} must be a torch tensor, got {type(out).__name__}")
     if out.dtype != like.dtype:
-        raise TypeError(f"{op}: out must be {like.dtype}, got {out.dtype}")
+        raise TypeError(f"{op}: {name} must be {like.dtype}, got {out.dtype}")
     if out.device != like.device or type(out) is not Tensor:
-        raise ValueError(f"{op}: out must be on {like.device}, got {out.device}")
+        raise ValueError(f"{op}: {name} must be on {like.device}, got {out.device}")
     if out.layout is not torch.strided:
-        raise ValueError(f"{op}: out must be dense, got layout {out.layout}")
+        raise ValueError(f"{op}: {name} must be dense, got layout {out.layout}")
     if out.is_neg():
-        raise ValueError(f"{op}: out must hold its values themselves, got a view that negates")
+        raise ValueError(f"{op}: {name} must hold its values themselves, got a view that negates")
