@@ -16,11 +16,18 @@
 namespace pydenoise::cpu {
 namespace {
 
+// Where a tap's first channel lies in the packed weights of a group, for panel 0, and how far the
+// next panel is: packed[phase][panel][term][channel]. Negative where no phase has pixels for it.
+struct PackedTap {
+  int64_t begin, panel_step;
+};
+
 template <class T>
 struct Plan {
   const GatherKernel<T>& kernel;
   int64_t panels;      // of packed weights, kernel.nr channels each
   int64_t group_size;  // packed elements of one group
+  int64_t taps_size;   // elements of the table of packed taps
   Bands bands;
   int64_t source_size, dest_size;  // elements of the buffers of one task
   int64_t slot_size;
@@ -29,6 +36,8 @@ struct Plan {
       : kernel(gather_kernel_for<T>(d.dest_channels)),
         panels(ceil_div(d.dest_channels, kernel.nr)),
         group_size(round_up(panels * kernel.nr * d.all_terms(), kAlignment)),
+        taps_size(round_up(d.shape.taps() * static_cast<int64_t>(sizeof(PackedTap) / sizeof(T)),
+                           kAlignment)),
         bands(d, larger(Source<T>::buffer_size(d, 2) - Source<T>::buffer_size(d, 1),
                         Dest<T>::buffer_size(d, 1))),
         source_size(round_up(Source<T>::buffer_size(d, bands.rows), kAlignment)),
@@ -42,39 +51,56 @@ struct Plan {
   }
 };
 
-// Weights of one group and panel, for all phases: packed[phase][panel][term][channel].
 template <class T>
-void pack_panel(T* packed, const T* weight, T* scratch, int64_t panel, const Direction& d,
-                const Plan<T>& plan) {
-  const int64_t width = plan.kernel.nr, taps = d.shape.taps();
-  const int64_t first = panel * width, valid = smaller(width, d.dest_channels - first);
-  std::fill(scratch, scratch + taps * width, T(0));
-  for (int64_t c = 0; c < d.source_channels; ++c) {
-    transpose(scratch, width, weight + first * d.weight_dest_stride + c * d.weight_source_stride,
-              d.weight_dest_stride, valid, taps);  // scratch[tap][channel]
-    for (int64_t phase = 0; phase < d.phases(); ++phase) {
-      const GatherAxis rows = d.rows(phase), cols = d.cols(phase);
-      T* to = packed + plan.phase_begin(d, phase) + panel * d.terms(phase) * width + c * width;
-      for (int64_t i = 0; i < rows.taps; ++i) {
-        for (int64_t j = 0; j < cols.taps; ++j, to += d.source_channels * width) {
-          const T* from =
-              scratch + (rows.kernel_index(i) * d.shape.kernel_w + cols.kernel_index(j)) * width;
-          std::copy(from, from + width, to);
-        }
+void locate_taps(PackedTap* taps, const Direction& d, const Plan<T>& plan) {
+  const int64_t width = plan.kernel.nr;
+  std::fill(taps, taps + d.shape.taps(), PackedTap{-1, 0});
+  for (int64_t phase = 0; phase < d.phases(); ++phase) {
+    const GatherAxis rows = d.rows(phase), cols = d.cols(phase);
+    const int64_t begin = plan.phase_begin(d, phase), panel_step = d.terms(phase) * width;
+    for (int64_t i = 0; i < rows.taps; ++i) {
+      for (int64_t j = 0; j < cols.taps; ++j) {
+        taps[rows.kernel_index(i) * d.shape.kernel_w + cols.kernel_index(j)] = {
+            begin + (i * cols.taps + j) * d.source_channels * width, panel_step};
       }
     }
   }
 }
 
+// Weights of one group and panel between source channels [c0, c1), for all phases.
 template <class T>
-void pack_weights(T* workspace, const T* weight, T* slots, const Direction& d,
+void pack_panel(T* packed, const T* weight, T* scratch, const PackedTap* taps, int64_t panel,
+                int64_t c0, int64_t c1, const Direction& d, const Plan<T>& plan) {
+  const int64_t width = plan.kernel.nr, count = d.shape.taps();
+  const int64_t first = panel * width, valid = smaller(width, d.dest_channels - first);
+  std::fill(scratch, scratch + count * width, T(0));
+  for (int64_t c = c0; c < c1; ++c) {
+    transpose(scratch, width, weight + first * d.weight_dest_stride + c * d.weight_source_stride,
+              d.weight_dest_stride, valid, count);  // scratch[tap][channel]
+    for (int64_t tap = 0; tap < count; ++tap) {
+      const T* from = scratch + tap * width;
+      if (taps[tap].begin < 0) continue;
+      std::copy(from, from + width,
+                packed + taps[tap].begin + panel * taps[tap].panel_step + c * width);
+    }
+  }
+}
+
+template <class T>
+void pack_weights(T* workspace, const T* weight, T* slots, PackedTap* taps, const Direction& d,
                   const Plan<T>& plan) {
+  constexpr int64_t kChannels = 16;  // of a task
   const int64_t group_weights = d.source_channels * d.dest_channels * d.shape.taps();
-  parallel_tasks(d.shape.groups * plan.panels, thread_count(), [&](int64_t task, int64_t slot) {
-    const int64_t group = task / plan.panels, panel = task % plan.panels;
-    pack_panel(workspace + group * plan.group_size, weight + group * group_weights,
-               slots + slot * plan.slot_size, panel, d, plan);
-  });
+  const int64_t steps = ceil_div(d.source_channels, kChannels);
+  locate_taps(taps, d, plan);
+  parallel_tasks(
+      d.shape.groups * plan.panels * steps, thread_count(), [&](int64_t task, int64_t slot) {
+        const int64_t group = task / (plan.panels * steps), panel = task / steps % plan.panels;
+        const int64_t c0 = task % steps * kChannels;
+        pack_panel(workspace + group * plan.group_size, weight + group * group_weights,
+                   slots + slot * plan.slot_size, taps, panel, c0,
+                   smaller(d.source_channels, c0 + kChannels), d, plan);
+      });
 }
 
 // The taps of a reading as the longest runs of memory there are.
@@ -140,8 +166,9 @@ void gather_convolution(ImageView<T> dest_image, ImageView<const T> image, const
   const Plan<T> plan(d);
   const Source<T> source(image, d);
   const Dest<T> dest(dest_image, finish.output, d);
-  T* const slots = workspace + d.shape.groups * plan.group_size;
-  pack_weights(workspace, weight, slots, d, plan);
+  auto* const taps = reinterpret_cast<PackedTap*>(workspace + d.shape.groups * plan.group_size);
+  T* const slots = workspace + d.shape.groups * plan.group_size + plan.taps_size;
+  pack_weights(workspace, weight, slots, taps, d, plan);
 
   parallel_tasks(plan.bands.tasks(d), thread_count(), [&](int64_t task, int64_t slot) {
     const auto [picture, group, y0, y1] = plan.bands.task(task, d);
@@ -169,7 +196,8 @@ template <class T>
 int64_t workspace_for(const Direction& d, int64_t threads, int64_t winograd) {
   if (winograd != 0) return winograd_workspace<T>(d, winograd, threads);
   const Plan<T> plan(d);
-  const int64_t general = d.shape.groups * plan.group_size + threads * plan.slot_size;
+  const int64_t general =
+      d.shape.groups * plan.group_size + plan.taps_size + threads * plan.slot_size;
   if (!has_few_channels(d, Finish<T>{})) return general;
   return larger(general, few_channels_workspace<T>(d, threads));
 }

@@ -63,7 +63,7 @@ struct Plan {
     const int64_t worthwhile =
         larger(s.batch * s.out_pixels() / kPiecePixels, kPartials / partial_size);
     pieces = larger(1, smaller(smaller(chunks, kTasksWanted), worthwhile));
-    shares = smaller(blocks, ceil_div(kTasksWanted, pieces * s.groups));
+    shares = pieces * s.groups < kTasksWanted ? blocks : 1;
   }
 };
 
