@@ -11,9 +11,9 @@ namespace {
 
 // Elements of one task: a quarter of a first-level cache.
 constexpr int64_t kPiece = 8192;
-// Elements that are worth a thread: vectors take them in a few microseconds, as long as it takes
-// to wake one.
-constexpr int64_t kShare = 4 * kPiece;
+// Elements that are worth a thread: vectors take them in about two microseconds, twice what it
+// takes to hand them to a thread that has just worked.
+constexpr int64_t kShare = 2 * kPiece;
 
 int64_t threads_for(int64_t count, int64_t share = kShare) {
   return larger(1, smaller(thread_count(), count / share));
