@@ -19,23 +19,40 @@ int64_t thread_count();
 // Calls body(slot, context) once for each slot in [0, slots), concurrently where threads allow.
 void parallel_slots(int64_t slots, void (*body)(int64_t slot, void* context), void* context);
 
-// Runs body(task, slot) for every task in [0, tasks). Tasks are handed out as threads become
-// free, so a task may write only what no other task touches; `slot` < slots names scratch memory
-// that no other running task uses.
+// Runs body(task, slot) for every task in [0, tasks). Each slot begins with a range of its own, the
+// same one in every call, so that pictures stay in the caches of the thread that made them; a slot
+// that is done takes what is left of the others' ranges. So a task may write only what no other
+// task touches; `slot` < slots names scratch memory that no other running task uses.
 template <class Body>
 void parallel_tasks(int64_t tasks, int64_t slots, const Body& body) {
+  constexpr int64_t kMostRanges = 64;
+  struct alignas(64) Counter {
+    std::atomic<int64_t> next;
+  };
   struct Shared {
     const Body& body;
-    int64_t tasks;
-    std::atomic<int64_t> next{0};
-  } shared{body, tasks};
+    int64_t tasks, ranges;
+    Counter counters[kMostRanges];
+
+    int64_t begin(int64_t range) const { return range * tasks / ranges; }
+  };
   const int64_t used = slots < tasks ? slots : tasks;
+  if (used <= 1) {
+    for (int64_t task = 0; task < tasks; ++task) body(task, 0);
+    return;
+  }
+  Shared shared{body, tasks, used < kMostRanges ? used : kMostRanges, {}};
+  for (int64_t range = 0; range < shared.ranges; ++range) {
+    shared.counters[range].next = shared.begin(range);
+  }
   parallel_slots(
       used,
       [](int64_t slot, void* context) {
         auto& work = *static_cast<Shared*>(context);
-        for (int64_t task = work.next++; task < work.tasks; task = work.next++) {
-          work.body(task, slot);
+        for (int64_t i = 0; i < work.ranges; ++i) {
+          const int64_t range = (slot + i) % work.ranges, end = work.begin(range + 1);
+          std::atomic<int64_t>& next = work.counters[range].next;
+          for (int64_t task = next++; task < end; task = next++) work.body(task, slot);
         }
       },
       &shared);

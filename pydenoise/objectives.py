@@ -55,14 +55,44 @@ class Noise2Noise:
         -----
         The output and all gradients stay inside, so their memory is recycled: after the first
         steps no tensor is created any more. An exception leaves no open entries behind.
+
+        A batch of more than about 32,000 pixels goes through in parts, one after the other, whose
+        gradients add up: what passes between the layers then stays in the processor's cache. The
+        parts depend on the batch's shape alone. A model with a module of the user's, which may mix
+        the pictures of a batch, gets the whole batch.
         """
         try:
             with interior(model, self.loss):
-                output = model.forward(source)
-                loss: float = self.loss.forward(output, target)
-                model.backward_parameters(self.loss.backward())
+                parts = _parts(source) if model.stays_inside() else 1
+                if parts == 1 or source.shape != target.shape:
+                    return self._add_gradients(model, source, target, 1.0)
+                loss = 0.0
+                for x, t in zip(
+                    source.tensor_split(parts), target.tensor_split(parts), strict=True
+                ):
+                    loss += self._add_gradients(model, x, t, len(x) / len(source))
+                return loss
         except BaseException:
             model.forget()
             self.loss.forget()
             raise
-        return loss
+
+    def _add_gradients(
+        self, model: nn.Module, source: Tensor, target: Tensor, share: float
+    ) -> float:
+        """Forward and backward of some of the batch's pictures, `share` of all."""
+        loss: float = self.loss.forward(model.forward(source), target)
+        model.backward_parameters(self.loss.backward(share))
+        return share * loss
+
+
+_PART_PIXELS = 32_768
+"""Pixels that go through a network together: 32 pictures of 32 x 32."""
+
+
+def _parts(source: Tensor) -> int:
+    if source.dim() != 4:
+        return 1
+    batch, _, height, width = source.shape
+    together = max(1, _PART_PIXELS // max(1, height * width))
+    return max(1, -(-batch // together))

@@ -19,7 +19,10 @@ int64_t pieces_of(int64_t pixels, int64_t channels) {
   return larger(1, smaller(smaller(pixels, kMostPieces), pixels * channels / kPieceElements));
 }
 
-constexpr int64_t kBuffered = 256;  // pixels, a multiple of what add_pixels adds up in pairs
+// Pixels that add_pixels takes at once, in either format: whole blocks of what it adds up in pairs.
+int64_t together(int64_t channels) {
+  return channels < 16 ? 1024 : 256;
+}
 
 // The pixels [begin, begin + count) of all pictures in a row, channels together in the buffer.
 template <class T>
@@ -40,7 +43,7 @@ void gather_pixels(T* buffer, ImageView<const T> image, int64_t begin, int64_t c
 template <class T>
 int64_t conv2d_grad_bias_workspace(ImageView<const T> grad_output, int64_t batch, int64_t channels,
                                    int64_t pixels, int64_t threads) {
-  const int64_t buffers = grad_output.stride_c == 1 ? 0 : threads * kBuffered * channels;
+  const int64_t buffers = grad_output.stride_c == 1 ? 0 : threads * together(channels) * channels;
   return pieces_of(batch * pixels, channels) * channels + buffers;
 }
 
@@ -49,22 +52,22 @@ void conv2d_grad_bias(T* grad_bias, ImageView<const T> grad_output, double* work
                       int64_t batch, int64_t channels, int64_t height, int64_t width,
                       bool accumulate) {
   const int64_t pixels = height * width, all = batch * pixels;
-  const int64_t pieces = pieces_of(all, channels);
+  const int64_t pieces = pieces_of(all, channels), step = together(channels);
   double* const buffers = workspace + pieces * channels;
   const auto add_pixels = kernels_in_use<T>().add_pixels;
   parallel_tasks(pieces, thread_count(), [&](int64_t piece, int64_t slot) {
     const int64_t begin = piece * all / pieces, end = (piece + 1) * all / pieces;
     double* const sums = workspace + piece * channels;
     std::fill(sums, sums + channels, 0.0);
-    if (grad_output.stride_c == 1) {  // all pixels are evenly spaced
-      add_pixels(sums, grad_output.data + begin * channels, channels, end - begin, channels);
-      return;
-    }
-    T* const buffer = reinterpret_cast<T*>(buffers + slot * kBuffered * channels);
-    for (int64_t first = begin; first < end; first += kBuffered) {
-      const int64_t count = smaller(kBuffered, end - first);
-      gather_pixels(buffer, grad_output, first, count, channels, pixels);
-      add_pixels(sums, buffer, channels, count, channels);
+    T* const buffer = reinterpret_cast<T*>(buffers + slot * step * channels);
+    for (int64_t first = begin; first < end; first += step) {
+      const int64_t count = smaller(step, end - first);
+      const T* from = grad_output.data + first * channels;  // all pixels are evenly spaced
+      if (grad_output.stride_c != 1) {
+        gather_pixels(buffer, grad_output, first, count, channels, pixels);
+        from = buffer;
+      }
+      add_pixels(sums, from, channels, count, channels);
     }
   });
   for (int64_t c = 0; c < channels; ++c) {

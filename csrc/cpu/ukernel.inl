@@ -194,8 +194,8 @@ typename Vec::V pixel_sum(const typename Vec::T* pixel, int64_t step, int lanes)
 }
 
 template <class Vec>
-void add_pixels(double* sums, const typename Vec::T* pixels, int64_t step, int64_t count,
-                int64_t channels) {
+void add_wide_pixels(double* sums, const typename Vec::T* pixels, int64_t step, int64_t count,
+                     int64_t channels) {
   constexpr int kLevel = 5;  // pairs of pairs: 32 pixels lose no more than 5 roundings
   constexpr int64_t kBlock = int64_t{1} << kLevel;
   for (int64_t c = 0; c < channels; c += Vec::kLanes) {
@@ -215,4 +215,21 @@ void add_pixels(double* sums, const typename Vec::T* pixels, int64_t step, int64
     for (; left > 0; --left, pixel += step) add_block(Vec::load_some(pixel, lanes));
     for (int lane = 0; lane < lanes; ++lane) sums[c + lane] = lane_sums[lane];
   }
+}
+
+// Dense pixels of few channels are taken several at a time, as many as fill whole vectors: lane l
+// of such a group belongs to channel l mod channels.
+template <class Vec>
+void add_pixels(double* sums, const typename Vec::T* pixels, int64_t step, int64_t count,
+                int64_t channels) {
+  if (channels >= Vec::kLanes || step != channels) {
+    add_wide_pixels<Vec>(sums, pixels, step, count, channels);
+    return;
+  }
+  const int64_t group = Vec::kLanes / greatest_common_divisor(channels, Vec::kLanes);
+  const int64_t width = group * channels, groups = count / group;
+  double lanes[Vec::kLanes * Vec::kLanes] = {};
+  add_wide_pixels<Vec>(lanes, pixels, width, groups, width);
+  for (int64_t lane = 0; lane < width; ++lane) sums[lane % channels] += lanes[lane];
+  add_wide_pixels<Vec>(sums, pixels + groups * width, step, count - groups * group, channels);
 }
