@@ -96,6 +96,8 @@ PATCHES = [
     Op("col2im", col2im, oracle.col2im, INPUT, ("columns",)),
 ]
 
+BY_OP = {op.name: op for op in CONVOLUTIONS + PATCHES}
+
 each_convolution = pytest.mark.parametrize("op", CONVOLUTIONS, ids=str)
 each_op = pytest.mark.parametrize("op", CONVOLUTIONS + PATCHES, ids=str)
 

@@ -76,6 +76,13 @@ def assert_same_bits(actual: Tensor, wanted: Tensor, what: object = "") -> None:
         )
 
 
+def assert_identical(actual: Tensor, wanted: Tensor, what: object = "") -> None:
+    """`assert_same_bits`, and the signs of zeros too."""
+    assert_same_bits(actual, wanted, what)
+    same = (actual.signbit() == wanted.signbit()) | actual.isnan()
+    assert same.all(), f"{what}: {int((~same).sum())} zeros differ in their sign"
+
+
 # Convolution, all of one case
 
 

@@ -17,6 +17,7 @@ B = torch.ones(6)
 G = torch.ones(2, 6, 5, 6)
 C = torch.ones(2, 36, 30)  # the columns of X under a 3 x 3 kernel
 SIZE = (2, 6, 5, 6)
+FINISH = ops.Finish("relu", 0.0, G)
 
 
 class Bad(NamedTuple):
@@ -34,6 +35,10 @@ class Bad(NamedTuple):
 
 def conv(x: object = X, w: object = W, b: object = None, *rest: object) -> Callable[..., object]:
     return lambda **out: ops.conv2d(x, w, b, *rest, **out)
+
+
+def finished(*finish: object) -> Callable[..., object]:
+    return lambda **out: ops.conv2d(X, W, finish=ops.Finish(*finish), **out)
 
 
 def mirror(x: object = G, w: object = W, b: object = None, *rest: object) -> Callable[..., object]:
@@ -161,6 +166,25 @@ OTHERS = [
         ("step", "0"), None),
 ]  # fmt: skip
 
+FINISHES = [
+    Bad("finish-unknown", finished("tanh"), ValueError, ("conv2d", "finish", "relu")),
+    Bad("finish-negative", finished("leaky_relu", -0.1), ValueError, ("slope of 0 or more",)),
+    Bad("finish-nan", finished("leaky_relu", float("nan")), ValueError, ("slope of 0 or more",)),
+    Bad("finish-slope-text", finished("leaky_relu", "2"), TypeError, ("number as slope", "'2'")),
+    Bad("finish-shape", finished("relu", 0.0, G[..., :5]), ValueError,
+        ("finish.output", "(2, 6, 5, 6)", "(2, 6, 5, 5)")),
+    Bad("finish-3d", finished("relu", 0.0, G[0]), ValueError, ("finish.output", "(6, 5, 6)")),
+    Bad("finish-double", finished("relu", 0.0, G.double()), TypeError,
+        ("finish.output", "float64")),
+    Bad("finish-number", finished("relu", 0.0, 1), TypeError, ("finish.output", "int")),
+    Bad("finish-text", lambda **out: ops.conv_transpose2d(G, W, finish="relu", **out), TypeError,
+        ("conv_transpose2d", "Finish", "'relu'"), X.shape),
+    Bad("finish-mirror", lambda **out: ops.conv_transpose2d(G, W, finish=FINISH, **out), ValueError,
+        ("conv_transpose2d", "finish.output", "(2, 4, 7, 8)"), X.shape),
+    Bad("finish-back", lambda **o: ops.conv2d_grad_input(X.shape, W, G, finish=FINISH, **o),
+        ValueError, ("conv2d_grad_input", "finish.output", "(2, 4, 7, 8)"), X.shape),
+]  # fmt: skip
+
 WRONG_KINDS: dict[str, Callable[[Tensor], object]] = {
     "int64": lambda x: x.long(),
     "uint8": lambda x: x.to(torch.uint8),
@@ -207,7 +231,7 @@ READERS: dict[str, tuple[Callable[[object], object], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("bad", SHAPES + NUMBERS + OTHERS, ids=str)
+@pytest.mark.parametrize("bad", SHAPES + NUMBERS + OTHERS + FINISHES, ids=str)
 def test_bad_call(bad: Bad) -> None:
     room = {} if bad.out is None else {"out": torch.full(tuple(bad.out), torch.nan)}
     with pytest.raises(bad.error) as raised:

@@ -8,6 +8,10 @@
 namespace pydenoise::cpu {
 namespace {
 
+// Times the memory of the general way that planes may take: taps far apart leave most of them
+// empty.
+constexpr int64_t kMostWaste = 32;
+
 template <class T>
 struct Plan {
   const PlaneKernel<T>& kernel;
@@ -99,7 +103,8 @@ void scatter(T* to, const ImageView<T>& dest, const T* planes, const GatherAxis&
 template <class T>
 bool has_few_channels(const Direction& d, const Finish<T>& finish) {
   return finish.output.data == nullptr && d.cols(0).step == 1 && d.source_channels > 1 &&
-         plane_kernel_for<T>(d.dest_channels) != nullptr;
+         plane_kernel_for<T>(d.dest_channels) != nullptr &&
+         Source<T>::planes_size(d, 1) <= kMostWaste * Source<T>::buffer_size(d, 1);
 }
 
 template <class T>

@@ -9,7 +9,7 @@
 namespace pydenoise::cpu {
 
 // True where this way exists and pays: few destination channels, neighbouring positions that read
-// neighbouring pixels, and no activation's output to read.
+// neighbouring pixels, near each other, and no activation's output to read.
 template <class T>
 bool has_few_channels(const Direction& direction, const Finish<T>& finish);
 

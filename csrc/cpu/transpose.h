@@ -64,7 +64,8 @@ void transpose(T* to, int64_t to_stride, const T* from, int64_t from_stride, int
     for (int64_t j = j0; j < j1; ++j) {
       for (int64_t i = i0; i < i1; ++i) {
         T& element = to[j * to_stride + i];
-        element = (kAdd ? element : T(0)) + from[i * from_stride + j];
+        const T value = from[i * from_stride + j];
+        element = kAdd ? element + value : value;
       }
     }
   };

@@ -10,7 +10,7 @@ from torch import Tensor
 from . import _check
 from ._backend import convolver, select
 from ._check import Pair
-from ._conv import finished, fits
+from ._conv import checked_finish, finished
 from ._finish import Finish
 from ._geometry import forward_shape
 from ._shape import ConvShape
@@ -67,8 +67,8 @@ def conv2d_backward(
     _add_gradients(op, grad_weight, grad_bias, gz, x, gz, shape)
     if not needs_grad_input:
         return None
+    finish, _ = checked_finish(op, finish, shape.input_size, gz)
     gx = _check.output(op, None, shape.input_size, gz, memory_format=memory_format)
-    fits(op, finish, gx)
     chosen = convolver("conv2d_grad_input", gz, shape)
     finished(chosen.conv2d_grad_input, chosen, finish, gx, gz, w, None, shape)
     return gx
@@ -119,8 +119,8 @@ def conv_transpose2d_backward(
     _add_gradients(op, grad_weight, grad_bias, x, gz, gz, shape)
     if not needs_grad_input:
         return None
+    finish, _ = checked_finish(op, finish, shape.output_size, gz)
     gx = _check.output(op, None, shape.output_size, gz, memory_format=memory_format)
-    fits(op, finish, gx)
     chosen = convolver("conv2d", gz, shape)
     finished(chosen.conv2d, chosen, finish, gx, gz, w, None, shape)
     return gx

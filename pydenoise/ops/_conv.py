@@ -28,14 +28,25 @@ def _bias(op: str, bias: Any, channels: int, input: Tensor) -> Tensor | None:
     return plain
 
 
-def fits(op: str, finish: Finish | None, out: Tensor) -> None:
-    """Refuse a finish that there is not, or whose output is not of the result's shape."""
+def checked_finish(
+    op: str, finish: Finish | None, size: tuple[int, ...], input: Tensor
+) -> tuple[Finish | None, Tensor | None]:
+    """The finish once it is known to fit, and the tensor that it reads, made ready."""
     if finish is None:
-        return
+        return None, None
+    if not (isinstance(finish, Finish) and isinstance(finish.negative_slope, (int, float))):
+        raise TypeError(f"{op}: finish must be a Finish with a number as slope, got {finish!r}")
     if finish.activation not in ("relu", "leaky_relu") or not finish.negative_slope >= 0:
         raise ValueError(f"{op}: finish must be relu or leaky_relu with a slope of 0 or more")
-    if finish.output is not None:
-        _check.of_one_shape(op, ("the result", "finish.output"), (out, finish.output))
+    if finish.output is None:
+        return finish, None
+    _, output = _check.tensors(op, ("input", "finish.output"), (input, finish.output))
+    if output.shape != size:
+        raise ValueError(
+            f"{op}: finish.output must have the shape of the result, {size}, "
+            f"got {tuple(output.shape)}"
+        )
+    return finish if output is finish.output else finish._replace(output=output), output
 
 
 def finished(
@@ -99,10 +110,9 @@ def conv2d(
     input, weight = _check.tensors(op, ("input", "weight"), (input, weight), 4)
     shape = forward_shape(op, (input.shape, weight.shape), stride, padding, dilation, groups)
     bias = _bias(op, bias, shape.out_channels, input)
-    out = _check.output(
-        op, out, shape.output_size, input, [input, weight, bias], memory_format=memory_format
-    )
-    fits(op, finish, out)
+    finish, activated = checked_finish(op, finish, shape.output_size, input)
+    inputs = [input, weight, bias, activated]
+    out = _check.output(op, out, shape.output_size, input, inputs, memory_format=memory_format)
     chosen = convolver("conv2d", input, shape)
     finished(chosen.conv2d, chosen, finish, out, input, weight, bias, shape)
     return out
@@ -158,10 +168,9 @@ def conv2d_grad_input(
         dilation,
         groups,
     )
-    out = _check.output(
-        op, out, shape.input_size, grad_output, [weight, grad_output], memory_format=memory_format
-    )
-    fits(op, finish, out)
+    finish, activated = checked_finish(op, finish, shape.input_size, grad_output)
+    inputs = [weight, grad_output, activated]
+    out = _check.output(op, out, shape.input_size, grad_output, inputs, memory_format=memory_format)
     chosen = convolver("conv2d_grad_input", weight, shape)
     finished(chosen.conv2d_grad_input, chosen, finish, out, grad_output, weight, None, shape)
     return out
@@ -305,10 +314,9 @@ def conv_transpose2d(
         dilation,
     )
     bias = _bias(op, bias, shape.in_channels, input)
-    out = _check.output(
-        op, out, shape.input_size, input, [input, weight, bias], memory_format=memory_format
-    )
-    fits(op, finish, out)
+    finish, activated = checked_finish(op, finish, shape.input_size, input)
+    inputs = [input, weight, bias, activated]
+    out = _check.output(op, out, shape.input_size, input, inputs, memory_format=memory_format)
     chosen = convolver("conv2d_grad_input", input, shape)
     finished(chosen.conv2d_grad_input, chosen, finish, out, input, weight, bias, shape)
     return out
