@@ -14,14 +14,16 @@ namespace {
 constexpr int64_t kTaps = 9;
 constexpr int64_t kBlockElements = int64_t{3} << 15;  // of transformed tiles: stays in cache
 
-// The shape with the destination's sides rounded up to whole tiles; what they read beyond the
-// picture is zero.
+// The shape with the destination's sides rounded up to whole tiles. Of the source it keeps what the
+// true sides read: what only the added pixels would read is zero, as what lies beyond the picture.
 ConvShape whole_tiles(const Direction& d, int64_t out) {
   ConvShape s = d.shape;
-  int64_t& height = d.mirrored ? s.in_h : s.out_h;
-  int64_t& width = d.mirrored ? s.in_w : s.out_w;
-  height = round_up(height, out);
-  width = round_up(width, out);
+  const auto round = [out](int64_t& dest, int64_t& source, const GatherAxis& axis) {
+    source = smaller(source, axis.source(axis.count - 1, axis.taps - 1) + 1);
+    dest = round_up(dest, out);
+  };
+  round(d.mirrored ? s.in_h : s.out_h, d.mirrored ? s.out_h : s.in_h, d.rows(0));
+  round(d.mirrored ? s.in_w : s.out_w, d.mirrored ? s.out_w : s.in_w, d.cols(0));
   return s;
 }
 

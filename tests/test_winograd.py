@@ -1,0 +1,259 @@
+"""Winograd's convolutions: how near to the right values, and what a tile may know of the others.
+
+A tile's error is bounded by the sizes that meet in it, not by those that meet in one of its pixels:
+an output pixel of a tile of `side` x `side` may miss the float64 value by
+
+    4 min(K, 4 sqrt(K)) u  max over the input tile of (|A||B|)
+
+where |A||B| is the convolution of absolute values, and its maximum is taken over all kernel
+positions whose middle lies on the tile's (side + 2) x (side + 2) input pixels, of which the outer
+ring are positions before the first or behind the last row or column of the tile. Positions outside
+the picture count as well: the convolution is taken with one more pixel of padding, and then pooled.
+The rounding of the transforms does not shrink with K: of fewer than 8 channels F(4 x 4) misses by
+up to 4 times as much (the worst of 4 million elements of one channel), and is allowed 8 times.
+With many channels on both sides, where `auto` takes it, F(2 x 2) keeps the bound of a plain sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cases import ConvCase, Operands, draw_operands, operands
+from conftest import DTYPES, FORMATS, Place, Setting
+from convolutions import BY_OP, CONVOLUTIONS, Op
+from oracle import Expected, assert_same_bits, assert_within, expected
+from torch import Tensor
+
+from pydenoise import ops
+from pydenoise.ops import _backend
+
+SIDES = {"winograd2": 2, "winograd4": 4}
+GATHERED = [op for op in CONVOLUTIONS if not op.is_weight]
+
+
+def _case(name: str, batch: int, channels: tuple[int, int], size: tuple[int, int], padding: int = 1,
+          **rest: object) -> ConvCase:  # fmt: skip
+    pad = (padding, padding)
+    return ConvCase(name, "", batch, channels, size, (3, 3), padding=pad, **rest)  # type: ignore[arg-type]
+
+
+# fmt: off
+MANY_CHANNELS = [
+    _case("many-square", 2, (32, 40), (9, 11)),
+    _case("many-no-padding", 1, (48, 33), (13, 6), 0),
+    _case("many-wide-padding", 1, (33, 32), (5, 4), 2, bias=False),
+    _case("many-more-padding", 1, (40, 32), (3, 5), 3),
+    _case("many-groups", 1, (64, 96), (6, 7), groups=2),
+    _case("many-bands", 1, (33, 48), (37, 70)),
+    _case("more-than-a-term-block", 1, (530, 35), (4, 3)),
+]
+FEW_CHANNELS = [
+    _case("one-of-all", 1, (1, 1), (1, 1)),
+    _case("few", 2, (3, 5), (7, 6), 0),
+    _case("few-to-many", 1, (5, 64), (2, 3)),
+    _case("many-to-few", 1, (50, 3), (8, 9), 2),
+    _case("groups", 1, (8, 6), (4, 17), 3, groups=2),
+    _case("depthwise", 1, (9, 9), (5, 5), groups=9),
+    _case("row", 3, (7, 20), (1, 33)),
+    _case("column", 3, (20, 7), (33, 1)),
+    _case("smaller-than-a-tile", 1, (8, 9), (3, 3), 0),
+    _case("no-pictures", 0, (4, 4), (5, 5)),
+]
+# fmt: on
+
+
+@pytest.fixture(params=list(SIDES))
+def winograd(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run the test with either tile."""
+    with ops.use_algorithm(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def compiled(place: Place) -> Place:
+    """Every instruction set."""
+    if place.backend != "cpu":
+        pytest.skip("the reference has no Winograd products")
+    return place
+
+
+def over_tiles(x: Tensor, side: int, ring: int) -> Tensor:
+    """The maximum over each tile and `ring` pixels around it, at every pixel of the tile; x has
+    that ring as its border."""
+    height, width = (n - 2 * ring for n in x.shape[2:])
+    if x.numel() == 0:
+        return x[..., ring : ring + height, ring : ring + width]
+    x = F.pad(x, (0, -width % side, 0, -height % side))
+    most = F.max_pool2d(x, side + 2 * ring, side)
+    most = most.repeat_interleave(side, 2).repeat_interleave(side, 3)
+    return most[..., :height, :width]
+
+
+def within_tiles(op: Op, case: ConvCase, o: Operands, side: int) -> Expected:
+    """The right values, bounded by what meets in a tile."""
+    padding, groups = case.padding[0], case.groups
+
+    def forward(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+        return F.conv2d(x, w, b, 1, padding + 1, 1, groups)
+
+    def mirrored(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+        z = F.pad(F.conv_transpose2d(x, w, None, 1, 0, 0, groups), (1, 1, 1, 1))
+        z = z[..., padding : z.shape[2] - padding, padding : z.shape[3] - padding]
+        return z if b is None else z + b[:, None, None]
+
+    if op.name == "conv2d":
+        values, bound = expected(forward, o.input, o.weight, o.bias)
+        summed = o.weight.shape[1]
+    else:
+        bias = o.mirror_bias if op.name == "transpose" else None
+        values, bound = expected(mirrored, o.grad_output, o.weight, bias)
+        summed = o.weight.shape[0] // groups
+    factor = 32 if side == 4 and summed < 8 else 4
+    return Expected(values[..., 1:-1, 1:-1], factor * over_tiles(bound, side, 1))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
+@pytest.mark.parametrize("op", GATHERED, ids=str)
+def test_within_the_bound(op: Op, winograd: str, compiled: Place, dtype: torch.dtype) -> None:
+    for case in MANY_CHANNELS + FEW_CHANNELS:
+        o = operands(case, dtype)
+        plain = winograd == "winograd2" and case in MANY_CHANNELS
+        right = op.right(case, o) if plain else within_tiles(op, case, o, SIDES[winograd])
+        for memory_format in FORMATS.values():
+            setting = Setting(compiled, winograd, dtype, memory_format)
+            room = op.room(case, setting)
+            op.run(case, setting.put_all(o), out=room.tensor)
+            assert_within(room.tensor, right, f"{op} {case}, {memory_format}")
+            room.assert_untouched_around()
+
+
+@pytest.mark.parametrize("op", GATHERED, ids=str)
+def test_formats_and_threads_change_no_bit(op: Op, winograd: str, compiled: Place) -> None:
+    for case in (MANY_CHANNELS[0], MANY_CHANNELS[5], FEW_CHANNELS[4]):
+        results = []
+        for threads, memory_format in ((1, "nchw"), (1, "nhwc"), (2, "nchw"), (3, "nhwc")):
+            torch.set_num_threads(threads)
+            setting = Setting(compiled, winograd, torch.float32, FORMATS[memory_format])
+            results.append(op.run(case, setting.put_all(operands(case, torch.float32))))
+        for result in results:
+            assert_same_bits(result, results[0], f"{op} {case}")
+
+
+def part(op: Op, o: Operands, rows: slice, cols: slice) -> Tensor:
+    """The operation on a cut-out of all pictures, padding 1."""
+    if op.name == "conv2d":
+        return ops.conv2d(o.input[..., rows, cols], o.weight, o.bias, 1, 1)
+    return ops.conv_transpose2d(o.grad_output[..., rows, cols], o.weight, o.mirror_bias, 1, 1)
+
+
+@pytest.mark.parametrize("channels", [(33, 40), (5, 3)], ids=str)
+@pytest.mark.parametrize("op", ["conv2d", "transpose"])
+def test_cut_at_multiples_of_the_tile(
+    op: str, channels: tuple[int, int], winograd: str, compiled: Place
+) -> None:
+    """With a tile of overlap a cut-out gives the bits of the whole; a side that is the picture's
+    own needs none, wherever the cut-out ends."""
+    case = _case("cut", 2, channels, (21, 30))
+    o, call, side = operands(case, torch.float32), BY_OP[op], SIDES[winograd]
+    whole = part(call, o, slice(None), slice(None))
+    for top, left, bottom, right in ((8, 4, 20, 28), (0, 12, 13, 30), (4, 0, 21, 17)):
+        cut = part(call, o, slice(top, bottom), slice(left, right))
+        inner = [
+            slice(side * (first > 0), last - first - (side + 1) * (last < end))
+            for first, last, end in ((top, bottom, 21), (left, right, 30))
+        ]
+        there = whole[..., top:bottom, left:right]
+        assert_same_bits(cut[..., *inner], there[..., *inner], f"from {top}, {left}")
+
+
+def test_a_picture_alone_is_a_picture_in_a_batch(winograd: str, compiled: Place) -> None:
+    for case in (_case("five", 5, (35, 33), (9, 10)), _case("five-few", 5, (4, 3), (9, 10))):
+        o = operands(case, torch.float32)
+        z = ops.conv2d(o.input, o.weight, o.bias, 1, 1)
+        for n in range(5):
+            one = ops.conv2d(o.input[n : n + 1], o.weight, o.bias, 1, 1)
+            assert_same_bits(one, z[n : n + 1], f"picture {n}")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("padding", [0, 1, 3])
+@pytest.mark.parametrize("op", ["conv2d", "grad_input"])
+def test_what_is_no_number_stays_in_its_tiles(
+    op: str, padding: int, value: float, winograd: str, compiled: Place
+) -> None:
+    """It reaches its receptive field, at most the tiles that this touches, and changes no bit of
+    any other."""
+    case = _case("no-number", 2, (4, 5), (14, 13), padding)
+    o, call = operands(case, torch.float32), BY_OP[op]
+    read = call.read[0]
+    before = call.run(case, o)
+    for at in ((0, 0, 0, 0), (1, 3, 4, 7), (0, 2, 7, 3), (1, 1, -1, -1)):
+        source = getattr(o, read).clone()
+        source[at] = value
+        z = call.run(case, o._replace(**{read: source}))
+        spot = torch.zeros(source.shape, dtype=torch.double)
+        spot[at] = 1
+        alone = Operands(*(None if x is None else torch.ones_like(x).double() for x in o))
+        field = call.run(case, alone._replace(**{read: spot}, bias=None, mirror_bias=None)).round()
+        reached = ~z.isfinite()
+        tiles = over_tiles(field, SIDES[winograd], 0)
+        assert (reached | (field == 0)).all(), f"{at}: part of the receptive field is finite"
+        assert not (reached & (tiles == 0)).any(), f"{at}: beyond the tiles of the receptive field"
+        assert torch.equal(z[tiles == 0], before[tiles == 0]), f"{at}: other tiles have changed"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"),
+    [((3, 3), (2, 2), (1, 1)), ((3, 3), (1, 2), (1, 1)), ((5, 5), (1, 1), (1, 1)),
+     ((3, 1), (1, 1), (1, 1)), ((3, 3), (1, 1), (1, 2))],
+)  # fmt: skip
+def test_other_shapes_are_implicit(
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+    winograd: str,
+    place: Place,
+) -> None:
+    case = ConvCase(
+        "other", "", 2, (35, 34), (8, 9), kernel, stride, padding=(2, 2), dilation=dilation
+    )
+    o = draw_operands(case, torch.float32)
+    for op in CONVOLUTIONS:
+        with ops.use_algorithm("implicit"):
+            wanted = op.run(case, o)
+        assert_same_bits(op.run(case, o), wanted, op)
+
+
+def test_gradients_of_weights_are_implicit(winograd: str, place: Place) -> None:
+    case = MANY_CHANNELS[0]
+    o = operands(case, torch.float32)
+    for op in (op for op in CONVOLUTIONS if op.is_weight):
+        with ops.use_algorithm("implicit"):
+            wanted = op.run(case, o)
+        assert_same_bits(op.run(case, o), wanted, op)
+
+
+@pytest.mark.parametrize("op", CONVOLUTIONS, ids=str)
+def test_the_reference_answers_too(op: Op, winograd: str) -> None:
+    case = MANY_CHANNELS[0]
+    o = operands(case, torch.float32)
+    with ops.use_backend("reference"):
+        assert_within(op.run(case, o), op.right(case, o), op)
+
+
+@pytest.mark.parametrize(("side", "stride"), [(1, 1), (3, 1), (8, 1), (-2, 1), (2, 2)])
+def test_the_binding_knows_no_other_tile(side: int, stride: int) -> None:
+    if ops.backends()["cpu"] is not None:
+        pytest.skip("only the compiled kernels have tiles")
+    shape = ops._geometry.forward_shape(
+        "test", ((1, 4, 5, 5), (4, 4, 3, 3)), stride, (1, 3)[stride - 1], 1, 1
+    )
+    out = torch.full((1, 4, 5, 5), torch.nan)
+    with pytest.raises(ValueError, match="no Winograd products of this size"):
+        _backend._compiled.conv2d(
+            out, torch.ones(1, 4, 5, 5), torch.ones(4, 4, 3, 3), None, shape, None, side
+        )
+    assert out.isnan().all()
