@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -44,6 +45,17 @@ def test_a_forked_child_computes() -> None:
         pytest.skip("torch's own threads do not survive a fork, and the reference runs on them")
     done = subprocess.run([sys.executable, "-c", FORK], timeout=60, check=False)
     assert done.returncode == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pages are fenced with mprotect")
+def test_nothing_beyond_a_tensor_is_touched(place: Place) -> None:
+    if place.isa is None:
+        pytest.skip("the reference leaves memory to torch")
+    root = Path(__file__).parent.parent
+    command = [sys.executable, "-m", "tests.fenced", place.isa]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
+    last = done.stdout.splitlines()[-1:]
+    assert (done.returncode, last) == (0, ["everything stayed inside"]), done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("padding", [(0, 6), (9, 9), (0, 100_000)], ids=str)
