@@ -34,7 +34,6 @@ constexpr int64_t kAlignment = 64;
 constexpr int64_t kTermBlock = 512;
 
 constexpr int64_t kMostRows = 8;       // of a GatherKernel
-constexpr int64_t kMostChannels = 64;  // nr of any kernel
 
 // count[0] x count[1] x count[2] steps, the last the fastest; how far each moves a and b.
 struct OuterWalk {
