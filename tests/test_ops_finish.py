@@ -23,6 +23,7 @@ CASES = [
     ConvCase("finish-many", "Winograd's by itself", 2, (33, 40), (6, 9), (3, 3), padding=(1, 1)),
     ConvCase("finish-one", "a channel of its own", 2, (9, 1), (5, 17), (3, 3), padding=(1, 1)),
     ConvCase("finish-three", "vectors of pixels", 1, (4, 3), (7, 33), (3, 2), padding=(1, 1)),
+    ConvCase("finish-panels", "more than one panel", 1, (70, 66), (3, 4), (3, 3), stride=(1, 2)),
     ConvCase("finish-groups", "vectors of pixels in groups", 1, (6, 9), (5, 6), (3, 3), groups=3),
 ]
 # fmt: on

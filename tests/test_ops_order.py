@@ -32,6 +32,7 @@ CASES = [
     ConvCase("square", "Winograd by itself; rows of a picture to a chunk",
              1, (32, 40), (70, 61), THREE, padding=ONE),
     ConvCase("wide", "parts of a row to a chunk", 1, (5, 3), (6, 700), THREE, padding=ONE),
+    ConvCase("wide-in-place", "the same without a copy", 1, (16, 48), (4, 300), THREE, padding=ONE),
     ConvCase("pixelwise", "one tap", 2, (24, 16), (70, 64), ONE),
     ConvCase("few", "vectors of pixels, phases on the way back",
              2, (3, 16), (65, 67), (4, 4), (2, 2), ONE),
@@ -76,20 +77,20 @@ def test_convolutions(case: ConvCase, algorithm: str, place: Place) -> None:
 
 def test_pieces_do_not_show_in_the_error(place: Place, dtype: torch.dtype) -> None:
     """Large sums of every kernel against the oracle."""
-    for case in (CASES[0], CASES[3], CASES[7]):
+    for case in (CASES[0], CASES[3], CASES[4], CASES[8]):
         o = draw_operands(case, dtype)
         for op in ("conv2d", "transpose", "grad_weight", "grad_weight_added"):
             assert_within(BY_OP[op].run(case, o), BY_OP[op].right(case, o), f"{op} {case}")
 
 
 @pytest.mark.parametrize("size", [(3, 33, 70, 61), (1, 1, 300, 300), (2, 300, 21, 23)], ids=str)
-def test_grad_bias(size: tuple[int, ...], place: Place) -> None:
+def test_grad_bias(size: tuple[int, ...], place: Place, dtype: torch.dtype) -> None:
     compiled_only(place)
-    grad_output = torch.randn(size, generator=torch.Generator().manual_seed(1))
+    grad_output = torch.randn(size, dtype=dtype, generator=torch.Generator().manual_seed(1))
 
     def run(memory_format: torch.memory_format) -> list[Tensor]:
         gz = grad_output.contiguous(memory_format=memory_format)
-        start = torch.ones(size[1])
+        start = torch.ones(size[1], dtype=dtype)
         return [ops.conv2d_grad_bias(gz), ops.conv2d_grad_bias(gz, out=start, accumulate=True)]
 
     assert_always_the_same(run)
