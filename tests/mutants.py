@@ -2,10 +2,10 @@
 
     python tests/mutants.py [name ...]
 
-Works in a copy of the tree in a temporary folder. The unbroken copy has to pass first; then each
-mutant is built there and the tests run once under every instruction set of the machine, until one
-fails. Printed is the test that caught it. A mutant that survives under any instruction set, or
-whose text is no longer found in the source, makes the exit status 1.
+The slips are in slips.py. Works in a copy of the tree in a temporary folder. The unbroken copy has
+to pass first; then each mutant is built there and the tests run once under every instruction set of
+the machine, until one fails. Printed is the test that caught it. A mutant that survives under any
+instruction set, or whose text is no longer found in the source, makes the exit status 1.
 """
 
 from __future__ import annotations
@@ -18,161 +18,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from slips import CONVOLUTIONS, ISAS, LAYERS, MUTANTS, POINTWISE, Mutant
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_COPIED = (".*", "build", "*.egg-info", "__pycache__", "*.so", "results", "weights")
 LONGEST_RUN_S = 600
-ISAS = ("scalar", "avx2", "avx512")
-VECTORS = ("avx2", "avx512")
-
-CONVOLUTIONS = ("tests/test_ops_conv.py", "tests/test_ops_laws.py")
-POINTWISE = ("tests/test_ops_pointwise.py", "tests/test_ops_optimizers.py")
-
-
-class Mutant(NamedTuple):
-    """One slip: in `file`, `right` (found once) becomes `wrong`."""
-
-    name: str
-    file: str
-    right: str
-    wrong: str
-    isas: tuple[str, ...] = ISAS
-
-    @property
-    def tests(self) -> tuple[str, ...]:
-        return (*POINTWISE, *CONVOLUTIONS) if self.file in (POINT, LOOPS) else CONVOLUTIONS
-
-
-SHAPE = "csrc/conv_shape.h"
-CONV = "csrc/cpu/conv2d.cpp"
-WEIGHT = "csrc/cpu/conv2d_grad_weight.cpp"
-GEMM_H, GEMM = "csrc/cpu/gemm.h", "csrc/cpu/gemm.cpp"
-PATCHES, IM2COL = "csrc/cpu/patches.h", "csrc/cpu/im2col.inl"
-UKERNEL, SCALAR = "csrc/cpu/ukernel.inl", "csrc/cpu/kernels_scalar.cpp"
-POINT, LOOPS = "csrc/cpu/pointwise.cpp", "csrc/cpu/pointwise.inl"
-
-# fmt: off
-MUTANTS = [
-    # Index formulas
-    Mutant("padding off by one", SHAPE,
-           "return {out_size, kernel, stride, dilation, -padding, in_size, 0, 1, 0, 1};",
-           "return {out_size, kernel, stride, dilation, 1 - padding, in_size, 0, 1, 0, 1};"),
-    Mutant("strides of rows and columns swapped", SHAPE,
-           "return forward_axis(s.in_w, s.out_w, s.kernel_w, s.stride_w,",
-           "return forward_axis(s.in_w, s.out_w, s.kernel_w, s.stride_h,"),
-    Mutant("dilation forgotten on the way back", SHAPE,
-           "-(tap_stride * dilation) / stride", "-tap_stride / stride"),
-    Mutant("common factor of stride and dilation forgotten", SHAPE,
-           "stride / greatest_common_divisor(stride, dilation);", "stride;"),
-    Mutant("rows of padding_w in the mirror", SHAPE,
-           "mirrored_axis(s.in_h, s.out_h, s.kernel_h, s.stride_h, s.padding_h,",
-           "mirrored_axis(s.in_h, s.out_h, s.kernel_h, s.stride_h, s.padding_w,"),
-    Mutant("one pixel read past the right edge", SHAPE,
-           "positions(size - first);", "positions(size - first + 1);"),
-    # Convolution
-    Mutant("bias lost where pixels are not neighbours", CONV,
-           "to[offsets[j]] = from[j] + add;", "to[offsets[j]] = from[j];"),
-    Mutant("first channel's bias for all", CONV,
-           "(bias == nullptr ? T(0) : bias[j])", "(bias == nullptr ? T(0) : bias[0])"),
-    Mutant("first group's weights for all", CONV,
-           "weight + group * group_weights,", "weight,"),
-    Mutant("first group's input for all", CONV,
-           "source.at(picture, group * d.source_channels)", "source.at(picture, 0)"),
-    Mutant("bias of the first group for all", CONV,
-           "bias + group * d.dest_channels;", "bias;"),
-    Mutant("weights of a phase packed over the last one's", CONV,
-           "rows(phase).taps * col_taps)", "0 * col_taps)"),
-    Mutant("weights of a phase row packed over the last one's", CONV,
-           "row_taps += rows(i * phases_w).taps;", ""),
-    # Patches
-    Mutant("every second pixel taken as the next", PATCHES,
-           "to[i + lane] = from[2 * (i + lane)];", "to[i + lane] = from[2 * i + lane];"),
-    Mutant("rest of a run not copied", PATCHES,
-           "for (; i < count; ++i) to[i] = from[i * step];", ""),
-    Mutant("kernel taps transposed", PATCHES,
-           "body(tap / p.cols.taps, tap % p.cols.taps,",
-           "body(tap % p.rows.taps, tap / p.rows.taps,"),
-    # Matrix products
-    Mutant("only the last K-block kept", GEMM_H,
-           "kernel.run(tile, left_panel, right_panels[j], kc, k0 > 0);",
-           "kernel.run(tile, left_panel, right_panels[j], kc, false);"),
-    Mutant("first K-block of packed weights used again", GEMM_H,
-           "return data + (index * k + k0) * width;", "return data + index * k * width;"),
-    Mutant("product does not accumulate", GEMM,
-           "element = accumulate ? element + from[j] : from[j];", "element = from[j];"),
-    Mutant("old tile ignored by the vector kernels", UKERNEL,
-           "accumulate ? Vec::add(Vec::load(to), sum[i][v]) : sum[i][v]", "sum[i][v]", VECTORS),
-    Mutant("old tile ignored by the scalar kernels", SCALAR,
-           "element = accumulate ? element + sum[i][j] : sum[i][j];",
-           "element = sum[i][j];", ("scalar",)),
-    Mutant("narrow AVX2 tile computes half its rows", "csrc/cpu/kernels_avx2.cpp",
-           "{12, 8, 25, ukernel<Floats, 12, 1>}", "{12, 8, 25, ukernel<Floats, 6, 1>}", ("avx2",)),
-    Mutant("AVX-512 tile computes 12 of 14 rows", "csrc/cpu/kernels_avx512.cpp",
-           "{14, 16, 44, ukernel<Doubles, 14, 2>}", "{14, 16, 44, ukernel<Doubles, 12, 2>}",
-           ("avx512",)),
-    # Gradients of the parameters
-    Mutant("weight gradient does not accumulate", WEIGHT,
-           "element = accumulate ? element + sum : sum;", "element = sum;"),
-    Mutant("first group's input in the weight gradient", WEIGHT,
-           "input.at(n, group * s.group_in_channels())", "input.at(n, 0)"),
-    Mutant("only the last chunk of pixels counted", WEIGHT, "count, chunk > begin);",
-           "count, false);"),
-    Mutant("second piece of pixels lost", WEIGHT,
-           "for (int64_t piece = 1; piece < plan.pieces; ++piece) {",
-           "for (int64_t piece = 2; piece < plan.pieces; ++piece) {"),
-    Mutant("order of sums left to the number of threads", WEIGHT,
-           "smaller(chunks, ceil_div(kTasksWanted, blocks * s.groups))",
-           "smaller(chunks, thread_count())"),
-    Mutant("bias gradient does not accumulate", WEIGHT,
-           "(accumulate ? element + sums[c] : sums[c])", "(sums[c])"),
-    # im2col and col2im
-    Mutant("overlapping columns overwrite", IM2COL,
-           "sum.value += Wide::load(from + i).value;", "sum.value = Wide::load(from + i).value;"),
-    Mutant("overlapping columns overwrite at the end of a run", IM2COL,
-           "for (; i < count; ++i) to[i] += from[i];", "for (; i < count; ++i) to[i] = from[i];"),
-    Mutant("sums of the tile before stay", IM2COL,
-           "fill_zero(sums[k], high", "if (first.y0 == 0) fill_zero(sums[k], high"),
-    Mutant("what the border cuts off is not set back", IM2COL,
-           "sums[tap->cut[k]] = saved[k];", "(void)saved;"),
-    Mutant("taps beyond the 64th lost", IM2COL,
-           "while (taps[k].next >= 0) {", "while (false) {"),
-    Mutant("rows of a later tile read from the first", IM2COL,
-           "rows.source(tile.y0 + ys.begin, i) *", "rows.source(ys.begin, i) *"),
-    Mutant("left padding left as it was", IM2COL,
-           "for (int64_t x = 0; x < xs.begin; ++x) row[x] = T(0);", ""),
-    Mutant("lower padding left as it was", IM2COL,
-           "fill_zero(row + ys.end * cols.count, (rows.count - ys.end) * cols.count);", ""),
-    Mutant("last block of a run not copied", IM2COL,
-           "i < count; i += Wide::kLanes", "i + Wide::kLanes <= count; i += Wide::kLanes"),
-    Mutant("upper half of every second pixel one late", IM2COL,
-           "load(from + kLanes - 1)", "load(from + kLanes)"),
-    Mutant("even and odd columns exchanged", IM2COL,
-           "(lane % 2 == 0 ? 0 : n)", "(lane % 2 == 0 ? n : 0)"),
-    Mutant("last even column of an odd width lost", IM2COL,
-           "i < even_count; ++i) {", "i < odd_count; ++i) {"),
-    # Pointwise
-    Mutant("gradient passes at zero", LOOPS,
-           "output[i] <= 0 ? T(0) : gradient;", "output[i] < 0 ? T(0) : gradient;"),
-    Mutant("large negative numbers not cut off in the sigmoid", LOOPS,
-           "x = x < -104.0f ? -104.0f : x;", ""),
-    Mutant("sigmoid's gradient as the report prints it", LOOPS,
-           "grad_output[i] * (output[i] * (T(1) - output[i]));",
-           "grad_output[i] * (output[i] * -output[i]);"),
-    Mutant("bias of the chain lost in channels_last", LOOPS,
-           "to[i] += row[i];", "to[i] += 0 * row[i];"),
-    Mutant("bias of a channel for the next plane, too", POINT,
-           "smaller(end, (plane + 1) * pixels) - first;", "end - first;"),
-    Mutant("sign of the squared error's gradient", LOOPS,
-           "out[i] = (input[i] - target[i]) * scale;", "out[i] = (target[i] - input[i]) * scale;"),
-    Mutant("rest of a loss not summed", LOOPS,
-           "i < count; ++i, ++lane) add", "i + 1 < count; ++i, ++lane) add"),
-    Mutant("dampening in the first step", LOOPS,
-           "f.first ? d : f.momentum", "f.first ? f.fresh * d : f.momentum"),
-    Mutant("Adam without correction of the start", POINT,
-           "std::sqrt(1 - std::pow(rule.beta2, step))", "std::sqrt(1 - 0 * step)"),
-]
-# fmt: on
 
 
 def build(tree: Path) -> None:
@@ -294,7 +146,7 @@ def main(names: list[str]) -> int:
         shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*NOT_COPIED))
         build(tree)
         isas = available_isas(tree)
-        failed = caught_by(tree, (*CONVOLUTIONS, *POINTWISE), isas)
+        failed = caught_by(tree, (*{*CONVOLUTIONS, *POINTWISE, *LAYERS},), isas)
         if failed:
             sys.exit(f"the unbroken kernels fail {', '.join(failed.values())}: nothing to show")
         print(f"unbroken   passes under {', '.join(isas)}", flush=True)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from slips import MUTANTS, Mutant
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "pydenoise"
@@ -363,3 +364,10 @@ def test_kernels_compile_alone(path: Path) -> None:
     command = [compiler, "-std=c++17", "-fsyntax-only", "-Icsrc", "-x", "c++", str(path)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_mutants_are_of_todays_source(mutant: Mutant) -> None:
+    """Each text that mutants.py replaces is there, once."""
+    assert (ROOT / mutant.file).read_text(encoding="utf-8").count(mutant.right) == 1
+    assert mutant.right != mutant.wrong
