@@ -268,6 +268,8 @@ MUTANTS = [
            "        rectifier.drop_newest()\n", ""),
     Mutant("a second rectifier in place of the first", FUSION,
            "            and before.rectifier is None\n", ""),
+    Mutant("a rectifier fused whose output is the caller's", FUSION,
+           "(module.keeps_output or i + 1 < len(modules))", "module.finish is not None"),
     Mutant("cut-off rows finished as if they were there", FUSION,
            "            or not self.module.finishes_backward()\n", ""),
     Mutant("the last convolution's format left to the layers", CONTAINERS,

@@ -309,6 +309,16 @@ def test_a_slope_changed_before_backward(slopes: tuple[float, float], place: Pla
         assert_identical(one, other, slopes)
 
 
+@pytest.mark.parametrize("make", [nn.LeakyReLU, nn.Sigmoid, nn.ReLU])
+def test_a_gradient_made_in_the_output(make: Callable[[], nn.Module], place: Place) -> None:
+    """What a layer does not keep, the caller of a container may write into."""
+    model, alone = (prepare(nn.Sequential(conv(3, 5), make())) for _ in range(2))
+    x, target = pictures((2, 3, 6, 5), 1), pictures((2, 5, 6, 5), 2)
+    grad, grad_alone = model(x).sub_(target), forward_alone(alone, x).sub_(target)
+    assert_identical(model.backward(grad), backward_alone(alone, grad_alone), "grad_input")
+    assert_same_gradients(model, alone, model)
+
+
 class Seen(nn.Module):
     """The identity, of a user's own, that notes what it sees."""
 

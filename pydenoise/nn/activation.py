@@ -15,7 +15,14 @@ class Rectifier(Module):
     """What the rectifiers have in common: a convolution before them can apply them itself.
 
     The sign of their output is the sign of their input, so that either tells backward all.
+
+    Attributes
+    ----------
+    keeps_output : bool
+        Whether backward needs the output itself, which nobody may then write into.
     """
+
+    keeps_output = False
 
     def finish(self) -> ops.Finish | None:
         """How a convolution would apply it; None if it cannot."""
@@ -54,6 +61,8 @@ class ReLU(Rectifier):
     >>> layer.backward(torch.ones(3))
     tensor([0., 0., 1.])
     """
+
+    keeps_output = True
 
     def forward(self, input: Tensor) -> Tensor:
         output = ops.relu(input)

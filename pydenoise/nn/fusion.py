@@ -79,9 +79,13 @@ class Step(NamedTuple):
 
 
 def steps_of(modules: list[Module], fused: bool) -> list[Step]:
-    """Modules as steps; each on its own unless `fused`."""
+    """Modules as steps; each on its own unless `fused`.
+
+    The last module's output belongs to the caller, who may write into it: a rectifier that would
+    not keep it on its own is not fused there.
+    """
     steps: list[Step] = []
-    for module in modules:
+    for i, module in enumerate(modules):
         before = steps[-1] if steps else None
         if (
             fused
@@ -89,6 +93,7 @@ def steps_of(modules: list[Module], fused: bool) -> list[Step]:
             and before.rectifier is None
             and isinstance(before.module, Convolution)
             and isinstance(module, Rectifier)
+            and (module.keeps_output or i + 1 < len(modules))
         ):
             steps[-1] = before._replace(rectifier=module)
         else:
