@@ -33,7 +33,7 @@ constexpr int64_t kAlignment = 64;
 // Terms that are added up from zero at a time.
 constexpr int64_t kTermBlock = 512;
 
-constexpr int64_t kMostRows = 8;       // of a GatherKernel
+constexpr int64_t kMostRows = 8;  // of a GatherKernel
 
 // count[0] x count[1] x count[2] steps, the last the fastest; how far each moves a and b.
 struct OuterWalk {
