@@ -23,6 +23,7 @@
 #include "cpu/pointwise.h"
 #include "cpu/winograd.h"
 #include "cpu/ruler.h"
+#include "cpu/ukernel.h"
 #include "parallel.h"
 
 namespace py = pybind11;
@@ -87,7 +88,7 @@ class Workspace {
   }
 
  private:
-  static constexpr size_t kAlignment = 64, kKept = size_t{64} << 20;
+  static constexpr size_t kAlignment = cpu::kAlignment, kKept = size_t{64} << 20;
   struct Free {
     void operator()(void* memory) const { std::free(memory); }
   };

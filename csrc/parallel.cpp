@@ -32,14 +32,14 @@ void parallel_slots(int64_t slots, void (*body)(int64_t slot, void* context), vo
   const TorchParallelFor run = torch_parallel_for;
   if (slots > 1 && run != nullptr) {
     Slots work{body, context};
-    run(
+    const int32_t failed = run(
         0, slots, 1,
         [](int64_t begin, int64_t end, void* pointer) {
           const auto& all = *static_cast<Slots*>(pointer);
           for (int64_t slot = begin; slot < end; ++slot) all.body(slot, all.context);
         },
         &work);
-    return;
+    if (failed == 0) return;
   }
   for (int64_t slot = 0; slot < slots; ++slot) body(slot, context);
 }

@@ -16,7 +16,8 @@ void set_thread_pool(TorchParallelFor parallel_for, TorchGetNumThreads get_num_t
 // How many slots `parallel_slots` may use at this moment; at least 1.
 int64_t thread_count();
 
-// Calls body(slot, context) once for each slot in [0, slots), concurrently where threads allow.
+// Calls body(slot, context) for each slot in [0, slots), concurrently where threads allow; a second
+// time if the thread pool reports a failure, which must then find nothing left to do.
 void parallel_slots(int64_t slots, void (*body)(int64_t slot, void* context), void* context);
 
 // Runs body(task, slot) for every task in [0, tasks). Each slot begins with a range of its own, the

@@ -58,12 +58,13 @@ class Noise2Noise:
 
         A batch of more than about 32,000 pixels goes through in parts, one after the other, whose
         gradients add up: what passes between the layers then stays in the processor's cache. The
-        parts depend on the batch's shape alone. A model with a module of the user's, which may mix
-        the pictures of a batch, gets the whole batch.
+        parts depend on the batch's shape alone. Where the model or the loss has a part of the
+        user's, which may mix the pictures of a batch, the whole batch goes through at once.
         """
         try:
             with interior(model, self.loss):
-                parts = _parts(source) if model.stays_inside() else 1
+                cut = model.stays_inside() and self.loss.stays_inside()
+                parts = _parts(source) if cut else 1
                 if parts == 1 or source.shape != target.shape:
                     return self._add_gradients(model, source, target, 1.0)
                 loss = 0.0
@@ -91,7 +92,7 @@ _PART_PIXELS = 32_768
 
 
 def _parts(source: Tensor) -> int:
-    if source.dim() != 4:
+    if not isinstance(source, Tensor) or source.dim() != 4:
         return 1
     batch, _, height, width = source.shape
     together = max(1, _PART_PIXELS // max(1, height * width))

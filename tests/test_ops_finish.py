@@ -161,3 +161,23 @@ def test_taps_far_apart_take_no_memory_for_what_lies_between(
     x, weight = torch.randn(1, 2, 3, 4), torch.randn(channels, 2, *taps)
     z = ops.conv2d(x, weight, None, 1, padding, dilation)
     assert z.shape == (1, channels, 3, 4) and not z.any()
+
+
+def test_all_gradients_are_refused_before_any_is_touched(place: Place) -> None:
+    x, w, gz = torch.randn(1, 3, 6, 6), torch.randn(4, 3, 3, 3), torch.randn(1, 4, 4, 4)
+    gw, gb = torch.zeros_like(w), torch.zeros(4)
+    arguments = {"grad_weight": gw, "grad_bias": gb}
+    wrong = ops.Finish("relu", 0.0, torch.randn(1, 3, 5, 6))
+    for changed, sentence in (
+        ({"finish": wrong}, "finish.output must have the shape"),
+        ({"memory_format": torch.preserve_format}, "memory_format must be"),
+        ({"grad_bias": torch.zeros(3)}, "grad_bias must have shape"),
+        ({"grad_weight": w}, "grad_weight shares memory"),
+        ({"grad_bias": gw.view(-1)[:4]}, "grad_bias shares memory"),
+        ({"grad_weight": gw.mT}, "grad_weight must be contiguous"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            ops.conv2d_backward(gz, x, w, **{**arguments, **changed})
+        assert not gw.any() and not gb.any()
+    with pytest.raises(TypeError, match="grad_weight must be a plain tensor"):
+        ops.conv2d_backward(gz, x, w, grad_weight=torch.nn.Parameter(gw))

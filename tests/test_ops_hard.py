@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import Place
 from torch import Tensor
 from torch.nn.functional import conv_transpose2d, fold
@@ -126,3 +127,29 @@ def test_auto_chooses_by_channels_kernel_and_stride_alone() -> None:
             shape = ops._geometry.forward_shape("test", (size, weight_size), stride, 2, 1, groups)
             assert _backend._compiled.fastest("conv2d_grad_input", shape) == right
             assert _backend._compiled.fastest("conv2d_grad_weight", shape) == "implicit"
+
+
+FAR = 2**31 - 1
+
+
+@pytest.mark.parametrize("channels", [(2, 2), (3, 3), (2, 8)])
+def test_taps_as_far_apart_as_there_are_numbers(channels: tuple[int, int], place: Place) -> None:
+    """Sizes whose product no number holds choose a way that needs little memory."""
+    c, m = channels
+    x, w = torch.randn(1, c, 1, 1), torch.randn(m, c, 2, 2)
+    assert torch.equal(ops.conv2d(x, w, None, 1, 2**30, FAR), torch.zeros(1, m, 2, 2))
+    tall = ops.conv2d(torch.randn(1, c, 1, 9), w[..., :1], None, 1, (2**30, 0), (FAR, 1))
+    assert torch.equal(tall, torch.zeros(1, m, 2, 9))
+    gz = torch.randn(1, m, 2, 2)
+    wide = ops.conv_transpose2d(gz, w, None, 1, 2**30, 0, 1, FAR)
+    assert torch.equal(wide, torch.zeros(1, c, 1, 1))
+
+
+@pytest.mark.parametrize("distance", [30, 1000])
+def test_taps_far_apart_on_one_side(distance: int, place: Place) -> None:
+    x, w = torch.randn(1, 16, 3, 40), torch.randn(5, 16, 3, 3)
+    geometry = 1, (distance, 0), (distance, 1)
+    exact = F.conv2d(x.double(), w.double(), None, *geometry)
+    sizes = F.conv2d(x.double().abs(), w.double().abs(), None, *geometry)
+    z = ops.conv2d(x, w, None, *geometry)
+    assert ((z - exact).abs() <= 48 * 2.0**-24 * sizes).all()

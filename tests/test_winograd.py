@@ -11,7 +11,8 @@ ring are positions before the first or behind the last row or column of the tile
 the picture count as well: the convolution is taken with one more pixel of padding, and then pooled.
 The rounding of the transforms does not shrink with K: of fewer than 8 channels F(4 x 4) misses by
 up to 4 times as much (the worst of 4 million elements of one channel), and is allowed 8 times.
-With many channels on both sides, where `auto` takes it, F(2 x 2) keeps the bound of a plain sum.
+With many channels on both sides, where `auto` takes it, and dense random numbers F(2 x 2) keeps the
+bound of a plain sum, too; not where a pixel's own terms are zero and its neighbours' are not.
 """
 
 from __future__ import annotations
@@ -258,3 +259,16 @@ def test_the_binding_knows_no_other_tile(side: int, stride: int) -> None:
             out, torch.ones(1, 4, 5, 5), torch.ones(4, 4, 3, 3), None, shape, None, side
         )
     assert out.isnan().all()
+
+
+def test_a_pixel_of_zeros_beside_a_large_one(winograd: str, compiled: Place) -> None:
+    """One tap that reads zeros: right is 0, wrong by no more than a rounding of the neighbours."""
+    channels = 32
+    x, w = torch.zeros(1, channels, 12, 12), torch.zeros(channels, channels, 3, 3)
+    x[0, :, 5, 5] = 1e4
+    w[:, :, 1, 1] = torch.eye(channels)
+    error = (ops.conv2d(x, w, None, 1, 1) - x).abs()
+    assert error.max() <= 4 * 4 * (9 * channels) ** 0.5 * 2.0**-24 * 1e4
+    far = torch.ones(12, 12, dtype=torch.bool)
+    far[2:9, 2:9] = False
+    assert not error[..., far].any()

@@ -44,27 +44,22 @@ struct Plan {
         dest_size(round_up(Dest<T>::buffer_size(d, bands.rows), kAlignment)),
         slot_size(
             larger(source_size + dest_size, round_up(d.shape.taps() * kernel.nr, kAlignment))) {}
-
-  // Where the packed weights of a phase begin: every tap belongs to one phase only.
-  int64_t phase_begin(const Direction& d, int64_t phase) const {
-    return d.terms_before(phase) * panels * kernel.nr;
-  }
 };
 
 template <class T>
 void locate_taps(PackedTap* taps, const Direction& d, const Plan<T>& plan) {
   const int64_t width = plan.kernel.nr;
   std::fill(taps, taps + d.shape.taps(), PackedTap{-1, 0});
-  for (int64_t phase = 0; phase < d.phases(); ++phase) {
-    const GatherAxis rows = d.rows(phase), cols = d.cols(phase);
-    const int64_t begin = plan.phase_begin(d, phase), panel_step = d.terms(phase) * width;
+  d.for_each_phase([&](const GatherAxis& rows, const GatherAxis& cols, int64_t terms_before) {
+    const int64_t begin = terms_before * plan.panels * width;
+    const int64_t panel_step = rows.taps * cols.taps * d.source_channels * width;
     for (int64_t i = 0; i < rows.taps; ++i) {
       for (int64_t j = 0; j < cols.taps; ++j) {
         taps[rows.kernel_index(i) * d.shape.kernel_w + cols.kernel_index(j)] = {
             begin + (i * cols.taps + j) * d.source_channels * width, panel_step};
       }
     }
-  }
+  });
 }
 
 // Weights of one group and panel between source channels [c0, c1), for all phases.
@@ -171,7 +166,8 @@ void gather_convolution(ImageView<T> dest_image, ImageView<const T> image, const
   pack_weights(workspace, weight, slots, taps, d, plan);
 
   parallel_tasks(plan.bands.tasks(d), thread_count(), [&](int64_t task, int64_t slot) {
-    const auto [picture, group, y0, y1] = plan.bands.task(task, d);
+    const Bands::Task here = plan.bands.task(task, d);
+    const int64_t picture = here.picture, group = here.group, y0 = here.y0, y1 = here.y1;
     T* const source_buffer = slots + slot * plan.slot_size;
     T* const dest_buffer = source_buffer + plan.source_size;
     const DestBand<T> band = dest.band(dest_buffer, picture, group, y0);
@@ -179,15 +175,15 @@ void gather_convolution(ImageView<T> dest_image, ImageView<const T> image, const
     if (finish.bias != nullptr) of_group.bias += group * d.dest_channels;
 
     source.prepare(source_buffer, picture, group, y0, y1);
-    for (int64_t phase = 0; phase < d.phases(); ++phase) {
-      const GatherAxis rows = d.rows(phase), cols = d.cols(phase);
+    d.for_each_phase([&](const GatherAxis& rows, const GatherAxis& cols, int64_t terms_before) {
       const int64_t positions = smaller(rows.count, y1) - y0;
-      if (positions <= 0) continue;
+      if (positions <= 0) return;
       const Reading<T> reading =
-          source.reading(source_buffer, picture, group, phase, y0, y0 + positions);
-      const T* packed = workspace + group * plan.group_size + plan.phase_begin(d, phase);
+          source.reading(source_buffer, picture, group, rows, cols, y0, y0 + positions);
+      const T* packed =
+          workspace + group * plan.group_size + terms_before * plan.panels * plan.kernel.nr;
       gather_phase(band, reading, packed, of_group, rows, cols, positions, d, plan);
-    }
+    });
     dest.finish(dest_buffer, picture, group, y0, y1);
   });
 }

@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "cpu/conv2d.h"
+#include "cpu/bands.h"
 #include "cpu/isa.h"
 #include "cpu/source.h"
 #include "cpu/transpose.h"
@@ -20,7 +21,6 @@ namespace {
 constexpr int64_t kChunk = 256;         // pixels, at most: one side of a tile in the first cache
 constexpr int64_t kPiecePixels = 4096;  // that are worth partial sums of their own
 constexpr int64_t kPartials = int64_t{1} << 16;  // elements of partial sums that cost nothing
-constexpr int64_t kTasksWanted = 16;             // pieces x shares, enough to keep threads busy
 constexpr int64_t kCopied = 8192;                // elements of a task that only copies
 constexpr int64_t kSlack = 64;                   // elements that a tile may read behind the last
 
@@ -62,8 +62,8 @@ struct Plan {
                          round_up(s.taps() * kernel.nr, kAlignment))) {
     const int64_t worthwhile =
         larger(s.batch * s.out_pixels() / kPiecePixels, kPartials / partial_size);
-    pieces = larger(1, smaller(smaller(chunks, kTasksWanted), worthwhile));
-    shares = pieces * s.groups < kTasksWanted ? blocks : 1;
+    pieces = larger(1, smaller(smaller(chunks, Bands::kTasksWanted), worthwhile));
+    shares = pieces * s.groups < Bands::kTasksWanted ? blocks : 1;
   }
 };
 
@@ -131,7 +131,8 @@ class Pixels {
       if (input_in_place_) continue;
       T* const copy = buffer + i * plan_.input_size;
       source_.prepare(copy, n, group, chunk.y0, chunk.y1);
-      const Reading<T> reading = source_.reading(copy, n, group, 0, chunk.y0, chunk.y1);
+      const Reading<T> reading =
+          source_.reading(copy, n, group, forward_.rows(0), forward_.cols(0), chunk.y0, chunk.y1);
       if (i == 0) first = reading;
     }
     return first;

@@ -25,31 +25,43 @@ struct Direction {
         phases_h(is_mirrored ? smaller(s.stride_h, s.in_h) : 1),
         phases_w(is_mirrored ? smaller(s.stride_w, s.in_w) : 1),
         dest_h(is_mirrored ? s.in_h : s.out_h),
-        dest_w(is_mirrored ? s.in_w : s.out_w) {}
+        dest_w(is_mirrored ? s.in_w : s.out_w) {
+    for (int64_t i = 0; i < smaller(kKept, phases_h); ++i) kept_rows[i] = make_rows(i);
+    for (int64_t j = 0; j < smaller(kKept, phases_w); ++j) kept_cols[j] = make_cols(j);
+  }
 
   int64_t phases() const { return phases_h * phases_w; }
   GatherAxis rows(int64_t phase) const {
-    return mirrored ? in_source_order(mirrored_rows(shape, phase / phases_w)) : forward_rows(shape);
+    const int64_t i = phase / phases_w;
+    return i < kKept ? kept_rows[i] : make_rows(i);
   }
   GatherAxis cols(int64_t phase) const {
-    return mirrored ? in_source_order(mirrored_cols(shape, phase % phases_w)) : forward_cols(shape);
+    const int64_t j = phase % phases_w;
+    return j < kKept ? kept_cols[j] : make_cols(j);
   }
-  int64_t terms(int64_t phase) const {
-    return rows(phase).taps * cols(phase).taps * source_channels;
-  }
-  // Terms of all phases before this one: rows of phases first, then the phases of the same row.
-  int64_t terms_before(int64_t phase) const {
-    const int64_t row = phase / phases_w, col = phase % phases_w;
-    int64_t row_taps = 0, col_taps = 0, col_taps_of_all = 0;
-    for (int64_t i = 0; i < row; ++i) row_taps += rows(i * phases_w).taps;
-    for (int64_t j = 0; j < phases_w; ++j) {
-      const int64_t taps = cols(j).taps;
-      col_taps += j < col ? taps : 0;
-      col_taps_of_all += taps;
+  // body(rows, cols, terms of all phases before), phase by phase
+  template <class Body>
+  void for_each_phase(const Body& body) const {
+    int64_t terms_before = 0;
+    for (int64_t phase = 0; phase < phases(); ++phase) {
+      const GatherAxis of_rows = rows(phase), of_cols = cols(phase);
+      body(of_rows, of_cols, terms_before);
+      terms_before += of_rows.taps * of_cols.taps * source_channels;
     }
-    return (row_taps * col_taps_of_all + rows(phase).taps * col_taps) * source_channels;
   }
   int64_t all_terms() const { return source_channels * shape.taps(); }
+
+ private:
+  static constexpr int64_t kKept = 8;  // axes worked out once; those of large strides when asked
+
+  GatherAxis make_rows(int64_t i) const {
+    return mirrored ? in_source_order(mirrored_rows(shape, i)) : forward_rows(shape);
+  }
+  GatherAxis make_cols(int64_t j) const {
+    return mirrored ? in_source_order(mirrored_cols(shape, j)) : forward_cols(shape);
+  }
+
+  GatherAxis kept_rows[kKept], kept_cols[kKept];
 };
 
 }  // namespace pydenoise::cpu

@@ -33,9 +33,8 @@ struct Plan {
 // packed[phase][tap][source channel][dest channel] of one group
 template <class T>
 void pack(T* packed, const T* weight, const Direction& d) {
-  for (int64_t phase = 0; phase < d.phases(); ++phase) {
-    const GatherAxis rows = d.rows(phase), cols = d.cols(phase);
-    T* to = packed + d.terms_before(phase) * d.dest_channels;
+  d.for_each_phase([&](const GatherAxis& rows, const GatherAxis& cols, int64_t terms_before) {
+    T* to = packed + terms_before * d.dest_channels;
     for (int64_t i = 0; i < rows.taps; ++i) {
       for (int64_t j = 0; j < cols.taps; ++j) {
         const T* from = weight + rows.kernel_index(i) * d.shape.kernel_w + cols.kernel_index(j);
@@ -46,7 +45,7 @@ void pack(T* packed, const T* weight, const Direction& d) {
         }
       }
     }
-  }
+  });
 }
 
 // One phase of a band into planes of positions x plan.dest_width.
@@ -132,16 +131,14 @@ void few_channels_convolution(ImageView<T> dest, ImageView<const T> image, const
                   band.y0 * d.rows(0).dest_step * dest.stride_h;
     const T* bias = finish.bias == nullptr ? nullptr : finish.bias + band.group * d.dest_channels;
     source.prepare_planes(planes, band.picture, band.group, band.y0, band.y1);
-    for (int64_t phase = 0; phase < d.phases(); ++phase) {
-      const GatherAxis rows = d.rows(phase), cols = d.cols(phase);
+    d.for_each_phase([&](const GatherAxis& rows, const GatherAxis& cols, int64_t terms_before) {
       const int64_t positions = smaller(rows.count, band.y1) - band.y0;
-      if (positions <= 0 || cols.count == 0) continue;
-      const PlaneReading<T> reading = source.plane_reading(planes, phase, band.y1 - band.y0);
-      const T* packed =
-          workspace + band.group * plan.group_size + d.terms_before(phase) * d.dest_channels;
+      if (positions <= 0 || cols.count == 0) return;
+      const PlaneReading<T> reading = source.plane_reading(planes, rows, cols, band.y1 - band.y0);
+      const T* packed = workspace + band.group * plan.group_size + terms_before * d.dest_channels;
       fill_planes(results, reading, packed, bias, finish, positions, plan);
       scatter(to, dest, results, rows, cols, positions, d, plan);
-    }
+    });
   });
 }
 

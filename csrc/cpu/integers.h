@@ -18,4 +18,12 @@ inline int64_t larger(int64_t a, int64_t b) {
   return a > b ? a : b;
 }
 
+// The product, or kTooMany where it is larger: more elements than any memory holds, yet small
+// enough to multiply by a number of threads and bytes.
+constexpr int64_t kTooMany = int64_t{1} << 48;
+inline int64_t bounded_product(int64_t a, int64_t b) {
+  int64_t product = 0;
+  return __builtin_mul_overflow(a, b, &product) || product > kTooMany ? kTooMany : product;
+}
+
 }  // namespace pydenoise::cpu

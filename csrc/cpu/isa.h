@@ -21,7 +21,8 @@ template <class T>
 Kernels<T> kernels_in_use();
 
 // The kernels of the instruction set in use that need the least time: for an outer product of
-// m x n, for pixels of so many channels. Which one it is does not change a bit of the result.
+// m x n, for pixels of so many channels. Which one it is changes no bit of a sum over terms; the
+// pieces of grad_weight depend on it.
 template <class T>
 const OuterKernel<T>& outer_kernel_for(int64_t m, int64_t n);
 template <class T>

@@ -1,9 +1,9 @@
 // Activations, losses and optimizer updates: one pass over memory each.
 //
 // Destination first. All pointers name `count` elements in the same order; destinations are
-// overwritten, optimizer state is updated in place; nothing overlaps. Results do not depend on
-// the number of threads: elements are independent, and the losses add partial sums of fixed
-// pieces in order, in double.
+// overwritten, optimizer state is updated in place; nothing overlaps, but the rectifiers and their
+// gradients may overwrite their first input. Results do not depend on the number of threads:
+// elements are independent, and the losses add partial sums of fixed pieces in order, in double.
 #pragma once
 
 #include <cstdint>

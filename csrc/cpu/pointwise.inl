@@ -3,13 +3,12 @@
 // the same sum and product for every element, so that its place in the piece changes no bit.
 
 template <class T>
-void relu_piece(T* __restrict out, const T* __restrict input, int64_t count) {
+void relu_piece(T* out, const T* input, int64_t count) {
   for (int64_t i = 0; i < count; ++i) out[i] = input[i] < 0 ? T(0) : input[i];
 }
 
 template <class T>
-void relu_backward_piece(T* __restrict out, const T* __restrict grad_output,
-                         const T* __restrict output, int64_t count) {
+void relu_backward_piece(T* out, const T* grad_output, const T* output, int64_t count) {
   for (int64_t i = 0; i < count; ++i) {
     const T gradient = grad_output[i];  // loaded always: a branch would keep out vectors
     out[i] = output[i] <= 0 ? T(0) : gradient;
@@ -17,8 +16,7 @@ void relu_backward_piece(T* __restrict out, const T* __restrict grad_output,
 }
 
 template <class T>
-void leaky_relu_piece(T* __restrict out, const T* __restrict input, T negative_slope,
-                      int64_t count) {
+void leaky_relu_piece(T* out, const T* input, T negative_slope, int64_t count) {
   for (int64_t i = 0; i < count; ++i) {
     const T x = input[i], scaled = x * negative_slope;
     out[i] = x > 0 ? x : scaled;
@@ -26,8 +24,8 @@ void leaky_relu_piece(T* __restrict out, const T* __restrict input, T negative_s
 }
 
 template <class T>
-void leaky_relu_backward_piece(T* __restrict out, const T* __restrict grad_output,
-                               const T* __restrict input, T negative_slope, int64_t count) {
+void leaky_relu_backward_piece(T* out, const T* grad_output, const T* input, T negative_slope,
+                               int64_t count) {
   for (int64_t i = 0; i < count; ++i) {
     const T gradient = grad_output[i], scaled = gradient * negative_slope;
     out[i] = input[i] > 0 ? gradient : scaled;

@@ -36,10 +36,12 @@ int64_t most_taps(const Direction& d) {
 }
 
 int64_t rows_size(const Direction& d, int64_t band) {
-  return row_reach(d).width(band) * col_reach(d).width(d.cols(0).count) * d.source_channels;
+  const int64_t row = bounded_product(col_reach(d).width(d.cols(0).count), d.source_channels);
+  return bounded_product(row_reach(d).width(band), row);
 }
 int64_t patches_size(const Direction& d, int64_t band) {
-  return band * d.cols(0).count * most_taps(d) * d.source_channels;
+  const int64_t terms = bounded_product(most_taps(d), d.source_channels);
+  return bounded_product(bounded_product(band, d.cols(0).count), terms);
 }
 
 // Elements of a row of a plane: vectors of pixels may begin at every lane-th position.
@@ -47,9 +49,11 @@ int64_t plane_width(const Reach& cols, int64_t positions) {
   return cols.width(round_up(positions, kMostLanes));
 }
 
-// A choice by the shape alone, for one position after the other.
+// A choice by the shape alone: for one position after the other, unless the first spans too much.
 bool copies_rows(const Direction& d) {
-  return rows_size(d, 2) - rows_size(d, 1) <= patches_size(d, 1);
+  constexpr int64_t kMostWaste = 4;
+  const int64_t first = rows_size(d, 1), patches = patches_size(d, 1);
+  return first <= kMostWaste * patches && rows_size(d, 2) - first <= patches;
 }
 
 }  // namespace
@@ -131,9 +135,8 @@ void Source<T>::copy_patches(T* buffer, const T* from, const GatherAxis& rows,
 }
 
 template <class T>
-Reading<T> Source<T>::reading(T* buffer, int64_t picture, int64_t group, int64_t phase, int64_t y0,
-                              int64_t y1) const {
-  const GatherAxis rows = direction_.rows(phase), cols = direction_.cols(phase);
+Reading<T> Source<T>::reading(T* buffer, int64_t picture, int64_t group, const GatherAxis& rows,
+                              const GatherAxis& cols, int64_t y0, int64_t y1) const {
   const T* const image = image_.at(picture, group * channels_);
   const int64_t all_taps = rows.taps * cols.taps;
   if (way_ == Way::kPatches) {
@@ -158,7 +161,8 @@ Reading<T> Source<T>::reading(T* buffer, int64_t picture, int64_t group, int64_t
 
 template <class T>
 int64_t Source<T>::planes_size(const Direction& d, int64_t band) {
-  return row_reach(d).width(band) * plane_width(col_reach(d), d.cols(0).count) * d.source_channels;
+  const int64_t row = plane_width(col_reach(d), d.cols(0).count);
+  return bounded_product(bounded_product(row_reach(d).width(band), row), d.source_channels);
 }
 
 template <class T>
@@ -191,8 +195,8 @@ void Source<T>::prepare_planes(T* buffer, int64_t picture, int64_t group, int64_
 }
 
 template <class T>
-PlaneReading<T> Source<T>::plane_reading(const T* buffer, int64_t phase, int64_t band) const {
-  const GatherAxis rows = direction_.rows(phase), cols = direction_.cols(phase);
+PlaneReading<T> Source<T>::plane_reading(const T* buffer, const GatherAxis& rows,
+                                         const GatherAxis& cols, int64_t band) const {
   const int64_t width = plane_width(cols_, direction_.cols(0).count);
   const int64_t first = rows.taps * cols.taps == 0
                             ? 0

@@ -25,7 +25,7 @@ struct Reading {
 // The same with every channel a plane of its own, pixels together. Only for directions in which
 // neighbouring positions read neighbouring pixels (cols.step == 1). Rows have room for whole
 // vectors of positions; what lies behind the last one that exists means nothing.
-//   first[(y - y0) * row_pitch + x + i * tap_row_step + j * tap_col_step + c * plane]
+//   first[(y - y0) * y_step + x + i * tap_row_step + j * tap_col_step + c * plane]
 template <class T>
 struct PlaneReading {
   const T* first;
@@ -59,12 +59,13 @@ class Source {
   // Copies what all phases of the band read, where that is the way; before `reading`.
   void prepare(T* buffer, int64_t picture, int64_t group, int64_t y0, int64_t y1) const;
   // One phase of the band; copies its patches where that is the way.
-  Reading<T> reading(T* buffer, int64_t picture, int64_t group, int64_t phase, int64_t y0,
-                     int64_t y1) const;
+  Reading<T> reading(T* buffer, int64_t picture, int64_t group, const GatherAxis& rows,
+                     const GatherAxis& cols, int64_t y0, int64_t y1) const;
 
   static int64_t planes_size(const Direction& direction, int64_t band);
   void prepare_planes(T* buffer, int64_t picture, int64_t group, int64_t y0, int64_t y1) const;
-  PlaneReading<T> plane_reading(const T* buffer, int64_t phase, int64_t band) const;
+  PlaneReading<T> plane_reading(const T* buffer, const GatherAxis& rows, const GatherAxis& cols,
+                                int64_t band) const;
 
  private:
   enum class Way { kInPlace, kRows, kPatches };

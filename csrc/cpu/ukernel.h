@@ -17,9 +17,10 @@
 //
 //   dest[j][i] = finish( sum over taps, c of weights[tap, c][j] * source[tap, plane c][i] )
 //
-// Order: each sum runs over its terms upwards from zero, one fused multiply-add a term, in blocks
-// of a fixed number of terms that are then added up. So the bits depend neither on mr, nr nor the
-// tile's place, and the rounding of a long sum grows with its blocks.
+// Order: each sum runs over its terms upwards from zero, one fused multiply-add a term; in a
+// GatherKernel and a PlaneKernel in blocks of kTermBlock terms that are then added up, in an
+// OuterKernel over what one call walks. So the bits depend neither on mr, nr nor the tile's place,
+// and the rounding of a long sum grows with its blocks.
 #pragma once
 
 #include <cstdint>

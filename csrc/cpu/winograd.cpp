@@ -174,7 +174,8 @@ void winograd_convolution(ImageView<T> dest_image, ImageView<const T> image, con
     if (finish.bias != nullptr) of_group.bias += group * d.dest_channels;
     source.prepare(source_buffer, picture, group, y0, y1);
     convolve_band(dest.band(dest_buffer, picture, group, y0),
-                  source.reading(source_buffer, picture, group, 0, y0, y1),
+                  source.reading(source_buffer, picture, group, plan.rounded.rows(0),
+                                 plan.rounded.cols(0), y0, y1),
                   workspace + group * plan.group_size(), dest_buffer + plan.dest_size, of_group, y0,
                   y1, d, plan);
     dest.finish(dest_buffer, picture, group, y0, y1);

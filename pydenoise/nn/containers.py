@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import overload
+from typing import Any, overload
 
+import torch
 from torch import Tensor
 
 from pydenoise import memory, ops
@@ -27,6 +28,9 @@ def interior(*modules: Module) -> AbstractContextManager[None]:
 _NO_SCOPE = nullcontext()
 
 
+_NOTHING_PLANNED: tuple[int, list[Step], bool] = -1, [], False
+
+
 class Sequential(Module):
     """Modules one after the other.
 
@@ -43,10 +47,10 @@ class Sequential(Module):
     Notes
     -----
     What passes between the layers is recycled memory, with the channels of a pixel together where
-    the kernels like that best; output and grad_input are made as the last module to compute would
-    make them alone. A convolution applies the rectifier behind it itself, and its gradient when it
-    goes back. Each layer keeps on its own stack what it alone needs, so going back through the
-    container or layer by layer gives the same bits.
+    the kernels like that best; output and grad_input are fresh, in the memory format of what
+    came. A convolution applies the rectifier behind it itself, and its gradient when it goes back.
+    Each layer keeps on its own stack what it alone needs, so going back through the container or
+    layer by layer gives the same bits.
 
     Without modules it is the identity, and returns its input itself.
 
@@ -61,9 +65,7 @@ class Sequential(Module):
 
     def __init__(self, *modules: Module) -> None:
         super().__init__()
-        self._planned = -1
-        self._fused = False
-        self._steps: list[Step] = []
+        self._planned: tuple[int, list[Step], bool] = _NOTHING_PLANNED
         for module in modules:
             self.append(module)
 
@@ -74,8 +76,7 @@ class Sequential(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         steps, fused = self._plan()
-        outside = memory.format_of(input) if fused else None
-        inside = ops.fastest_format(input) if fused else None
+        outside, inside = _formats(input, fused)
         with interior(self):
             for step in steps[:-1]:
                 input = step.forward(input, outside if step.is_last_convolution else inside)
@@ -85,7 +86,7 @@ class Sequential(Module):
 
     def backward(self, grad_output: Tensor) -> Tensor:
         steps, fused = self._plan()
-        outside = memory.format_of(grad_output) if fused else None
+        outside, _ = _formats(grad_output, fused)
         grad_output = self._back_to_first(grad_output)
         for step in steps[:1]:
             grad_output = step.backward(grad_output, outside)
@@ -99,8 +100,7 @@ class Sequential(Module):
     def _back_to_first(self, grad_output: Tensor) -> Tensor:
         """Gradient of the output of the first step's module."""
         steps, fused = self._plan()
-        outside = memory.format_of(grad_output) if fused else None
-        inside = ops.fastest_format(grad_output) if fused else None
+        outside, inside = _formats(grad_output, fused)
         with interior(self):
             for step in steps[-1:]:
                 grad_output = step.back_through_rectifier(grad_output)
@@ -111,10 +111,15 @@ class Sequential(Module):
 
     def _plan(self) -> tuple[list[Step], bool]:
         """The steps, and whether neighbours may be fused; made anew when any module changed."""
-        if self._planned != Module.changes:
-            self._planned, self._fused = Module.changes, self.stays_inside()
-            self._steps = steps_of([*self._children.values()], self._fused)
-        return self._steps, self._fused
+        changes, planned = Module.changes, self._planned
+        if planned[0] != changes:
+            fused = self.stays_inside()
+            planned = changes, steps_of([*self._children.values()], fused), fused
+            self._planned = planned  # at once: other threads may look
+        return planned[1], planned[2]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_planned": _NOTHING_PLANNED}
 
     def __len__(self) -> int:
         return len(self._children)
@@ -131,6 +136,16 @@ class Sequential(Module):
     def __getitem__(self, index: int | slice) -> Module:
         modules = list(self)
         return Sequential(*modules[index]) if isinstance(index, slice) else modules[index]
+
+
+def _formats(
+    image: Tensor, fused: bool
+) -> tuple[torch.memory_format | None, torch.memory_format | None]:
+    """The formats of what comes and goes, and of what passes between fused layers; None for that
+    of each layer's own input, also where the first layer will refuse what came."""
+    if not fused or not isinstance(image, Tensor):
+        return None, None
+    return memory.format_of(image), ops.fastest_format(image)
 
 
 class Skip(Module):

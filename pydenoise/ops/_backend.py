@@ -115,13 +115,15 @@ def use_algorithm(name: str) -> _Switch:
         Winograd's F(2 x 2, 3 x 3) and F(4 x 4, 3 x 3): 2.25 and 4 times fewer products, for
         convolutions and input gradients of 3 x 3 kernels with stride and dilation 1 on the
         compiled backend; everything else is computed as by 'implicit'. 'auto' takes the fastest of
-        the first three and 'winograd2', by channels, kernel and stride alone.
+        'im2col', 'implicit' and 'winograd2', by channels, kernel and stride alone.
 
     Notes
     -----
-    The error of 'winograd2' stays in the order of a plain sum's; that of 'winograd4' is about 25
-    times as large, which is why it has to be asked for. With both, a NaN or an infinity reaches
-    every pixel of the tiles whose input holds it, up to tile + 1 pixels away.
+    Winograd's error follows the largest values in the input of a pixel's tile (4 x 4 or 6 x 6
+    pixels), not the pixel's own terms: a pixel whose terms are zero may come out as a rounding
+    error of its neighbours'. Relative to those 'winograd2' rounds like a plain sum; 'winograd4'
+    about 25 times worse, which is why it has to be asked for. An infinity may come out as NaN,
+    with 'winograd4' up to two pixels further than the kernel reaches.
     """
     return _Switch(_algorithm, _known("algorithm", name, ALGORITHMS))
 

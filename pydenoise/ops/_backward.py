@@ -64,11 +64,13 @@ def conv2d_backward(
     names = "grad_output", "input", "weight"
     gz, x, w = _check.tensors(op, names, (grad_output, input, weight), 4)
     shape = forward_shape(op, (x.shape, w.shape, gz.shape), stride, padding, dilation, groups)
-    _add_gradients(op, grad_weight, grad_bias, gz, x, gz, shape)
-    if not needs_grad_input:
-        return None
     finish, _ = checked_finish(op, finish, shape.input_size, gz)
-    gx = _check.output(op, None, shape.input_size, gz, memory_format=memory_format)
+    gx = None
+    if needs_grad_input:
+        gx = _check.output(op, None, shape.input_size, gz, memory_format=memory_format)
+    _add_gradients(op, grad_weight, grad_bias, gz, x, gz, w, shape)
+    if gx is None:
+        return None
     chosen = convolver("conv2d_grad_input", gz, shape)
     finished(chosen.conv2d_grad_input, chosen, finish, gx, gz, w, None, shape)
     return gx
@@ -116,11 +118,13 @@ def conv_transpose2d_backward(
     names = "grad_output", "input", "weight"
     gz, x, w = _check.tensors(op, names, (grad_output, input, weight), 4)
     shape = forward_shape(op, (gz.shape, w.shape, x.shape), stride, padding, dilation, groups)
-    _add_gradients(op, grad_weight, grad_bias, x, gz, gz, shape)
-    if not needs_grad_input:
-        return None
     finish, _ = checked_finish(op, finish, shape.output_size, gz)
-    gx = _check.output(op, None, shape.output_size, gz, memory_format=memory_format)
+    gx = None
+    if needs_grad_input:
+        gx = _check.output(op, None, shape.output_size, gz, memory_format=memory_format)
+    _add_gradients(op, grad_weight, grad_bias, x, gz, gz, w, shape)
+    if gx is None:
+        return None
     chosen = convolver("conv2d", gz, shape)
     finished(chosen.conv2d, chosen, finish, gx, gz, w, None, shape)
     return gx
@@ -133,12 +137,15 @@ def _add_gradients(
     small: Tensor,
     large: Tensor,
     grad_output: Tensor,
+    weight: Tensor,
     shape: ConvShape,
 ) -> None:
     """gW from the pictures on both sides of the forward convolution, gb from grad_output."""
-    gw = _check.added_to(op, "grad_weight", grad_weight, shape.weight_size, grad_output)
+    read = small, large, weight
+    gw = _check.added_to(op, "grad_weight", grad_weight, shape.weight_size, grad_output, read)
     if grad_bias is not None:
-        _check.added_to(op, "grad_bias", grad_bias, (grad_output.shape[1],), grad_output)
+        channels = (grad_output.shape[1],)
+        _check.added_to(op, "grad_bias", grad_bias, channels, grad_output, (*read, gw))
     convolver("conv2d_grad_weight", grad_output, shape).conv2d_grad_weight(
         gw, small, large, shape, True
     )

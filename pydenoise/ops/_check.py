@@ -149,6 +149,11 @@ def output(
     A `picture` takes the memory format of `like` too, unless it is given; anything else is
     contiguous. `inputs` are what `out` must not overlap.
     """
+    if memory_format not in (None, torch.contiguous_format, torch.channels_last):
+        raise ValueError(
+            f"{op}: memory_format must be torch.contiguous_format or torch.channels_last, "
+            f"got {memory_format!r}"
+        )
     if out is None:
         if not (picture and len(shape) == 4):
             memory_format = torch.contiguous_format
@@ -168,19 +173,32 @@ def output(
             f"{op}: out must be contiguous{' or channels_last' if picture else ''}, "
             f"got strides {out.stride()} for shape {tuple(out.shape)}"
         )
+    _expect_apart(op, "out", out, inputs)
+    return out
+
+
+def _expect_apart(op: str, name: str, out: Tensor, inputs: Iterable[Tensor | None]) -> None:
     start = out.data_ptr()
     stop = start + out.nbytes
     for other in inputs:
         if other is not None and other.data_ptr() < stop and _end(other) > start:
-            raise ValueError(f"{op}: out shares memory with an input; pass another tensor")
-    return out
+            raise ValueError(f"{op}: {name} shares memory with an input; pass another tensor")
 
 
-def added_to(op: str, name: str, value: Any, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """A gradient to add to: a dense tensor of that shape, of the dtype and device of `like`."""
+def added_to(
+    op: str,
+    name: str,
+    value: Any,
+    shape: tuple[int, ...],
+    like: Tensor,
+    read: tuple[Tensor, ...],
+) -> Tensor:
+    """A gradient to add to: a dense tensor of that shape, of the dtype and device of `like`, that
+    shares no memory with what is read."""
     kind = _FLOATS if isinstance(like, _FLOATS) else _DOUBLES
     if type(value) is Tensor and isinstance(value, kind) and value.shape == shape:
         if value.is_contiguous():
+            _expect_apart(op, name, value, read)
             return value
         raise ValueError(f"{op}: {name} must be contiguous, got strides {value.stride()}")
     _expect_kind(op, value, like, name)
@@ -192,8 +210,10 @@ def _expect_kind(op: str, out: Any, like: Tensor, name: str = "out") -> None:
         raise TypeError(f"{op}: {name} must be a torch tensor, got {type(out).__name__}")
     if out.dtype != like.dtype:
         raise TypeError(f"{op}: {name} must be {like.dtype}, got {out.dtype}")
-    if out.device != like.device or type(out) is not Tensor:
+    if out.device != like.device:
         raise ValueError(f"{op}: {name} must be on {like.device}, got {out.device}")
+    if type(out) is not Tensor:
+        raise TypeError(f"{op}: {name} must be a plain tensor, got {type(out).__name__}")
     if out.layout is not torch.strided:
         raise ValueError(f"{op}: {name} must be dense, got layout {out.layout}")
     if out.is_neg():

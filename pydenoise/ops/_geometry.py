@@ -28,7 +28,7 @@ def _remembered(function: Callable[..., ConvShape]) -> Callable[..., ConvShape]:
         if entry is None:
             entry = function(op, sizes, *geometry), geometry
             if all(map(_is_plain, geometry)):
-                if len(known) == _REMEMBERED:
+                if len(known) >= _REMEMBERED:
                     known.clear()
                 known[key] = entry
         return entry[0]
