@@ -154,6 +154,8 @@ CASES = [
     _case("batch-5", "more pictures than threads", 5, (2, 3), (5, 4), kernel=3, padding=1),
     # Groups
     _case("groups-2", "two halves", 2, (8, 6), (6, 7), kernel=3, padding=1, groups=2),
+    _case("groups-wide", "every group a whole number of tiles, read in place",
+          2, (32, 48), (5, 6), kernel=3, padding=1, groups=2),
     _case("groups-many", "more outputs than inputs per group",
           1, (6, 15), (5, 6), kernel=3, groups=3),
     _case("depthwise", "a channel for itself",

@@ -176,6 +176,8 @@ MUTANTS = [
            "if (has_total) add<Vec>(sum, total);\n#pragma", "#pragma"),
     Mutant("blocks of terms never end", UKERNEL,
            "room -= count;", ""),
+    Mutant("blocks of terms never end in planes", UKERNEL,
+           "if (--room == 0) {", "if (room == 0) {"),
     Mutant("gradient masked by itself", UKERNEL,
            "const typename Vec::V z = Vec::load_some(output, lanes);",
            "const typename Vec::V z = sum;"),
