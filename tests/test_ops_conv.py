@@ -25,6 +25,8 @@ from convolutions import (
 )
 from hypothesis import given, settings, strategies as st
 from oracle import assert_same_bits, assert_within
+from torch import Tensor
+from torch.nn.functional import fold, unfold
 
 from pydenoise import ops
 
@@ -43,6 +45,30 @@ def test_patches(
     memory_format: torch.memory_format,
 ) -> None:
     check(op, case, Setting(place, "im2col", dtype, memory_format))
+
+
+LARGE = {  # size, stride: columns that are written past the caches, rows longer than one tile
+    "columns": ((1, 8, 256, 256), 1),
+    "every-second": ((1, 32, 256, 256), 2),
+    "rows": ((2, 2, 5, 4_100), 1),
+    "rows-every-second": ((1, 2, 5, 8_203), (1, 2)),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("offset", [0, 1])
+def test_large_patches(name: str, offset: int, place: Place) -> None:
+    """torch's own numbers, bit for bit, aligned in memory or not."""
+    size, stride = LARGE[name]
+    x = torch.randn(size)
+    columns = unfold(x, 3, 1, 1, stride)
+
+    def room(like: Tensor) -> Tensor:
+        return torch.full((like.numel() + offset,), torch.nan)[offset:].view(like.shape)
+
+    assert torch.equal(ops.im2col(x, 3, 1, 1, stride, out=room(columns)), columns)
+    wanted = fold(columns, size[2:], 3, 1, 1, stride)
+    assert torch.equal(ops.col2im(columns, size[2:], 3, 1, 1, stride, out=room(x)), wanted)
 
 
 @each_convolution

@@ -2,8 +2,8 @@
 // faster where a strided gradient has few channels.
 //
 // columns: dense (batch, in_channels * kernel_h * kernel_w, out_h * out_w). Pictures may be in
-// either memory format. Destination overwritten (col2im does not add to what was there). Callers
-// have checked the shape; groups plays no part.
+// either memory format. Destination overwritten (col2im does not add to what was there), past the
+// caches where there is more than they hold. Callers have checked the shape; groups plays no part.
 #pragma once
 
 #include "conv_shape.h"

@@ -44,12 +44,13 @@ struct Kernels {
   // sums[c] += channel c of `count` pixels, `step` elements apart
   void (*add_pixels)(double* sums, const T* pixels, int64_t step, int64_t count, int64_t channels);
 
-  // Neighbouring channels of one picture. plane: element (c, y, x) at c * stride_c + y * stride_h +
-  // x * stride_w; columns: their dense rows of the patch matrix. Both overwrite what they write.
+  // Neighbouring channels. plane: element (c, y, x) at c * stride_c + y * stride_h + x * stride_w;
+  // columns: their dense rows of the patch matrix. Both overwrite what they write; what `streams`
+  // is written past the caches, where rows are whole registers.
   void (*im2col_channels)(T* columns, const T* plane, int64_t stride_c, int64_t stride_h,
-                          int64_t stride_w, int64_t channels, const ConvShape& shape);
+                          int64_t stride_w, int64_t channels, const ConvShape& shape, bool streams);
   void (*col2im_channels)(T* plane, int64_t stride_c, int64_t stride_h, int64_t stride_w,
-                          const T* columns, int64_t channels, const ConvShape& shape);
+                          const T* columns, int64_t channels, const ConvShape& shape, bool streams);
 
   PointwiseKernels<T> pointwise;
   Ruler<T> ruler;
