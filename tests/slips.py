@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 ISAS = ("scalar", "avx2", "avx512")
+VECTORS = ("avx2", "avx512")
 
 CONVOLUTIONS = tuple(
     f"tests/test_{name}.py"
