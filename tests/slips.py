@@ -320,10 +320,6 @@ MUTANTS = [
            "load_some(from + kLanes, high)", "load_some(from + kLanes + 1, high)"),
     Mutant("even and odd columns exchanged", IM2COL,
            "(lane % 2 == 0 ? 0 : n)", "(lane % 2 == 0 ? n : 0)"),
-    Mutant("sums of the tile before stay", IM2COL,
-           "fill_zero(sums[k], high", "if (first.y0 == 0) fill_zero(sums[k], high"),
-    Mutant("last even column of an odd width lost", IM2COL,
-           "i < even_count; ++i) {", "i < odd_count; ++i) {"),
     # Pointwise
     Mutant("gradient passes at zero", LOOPS,
            "output[i] <= 0 ? T(0) : gradient;", "output[i] < 0 ? T(0) : gradient;"),
