@@ -47,11 +47,12 @@ def test_patches(
     check(op, case, Setting(place, "im2col", dtype, memory_format))
 
 
-LARGE = {  # size, stride: columns that are written past the caches, rows longer than one tile
-    "columns": ((1, 8, 256, 256), 1),
-    "every-second": ((1, 32, 256, 256), 2),
-    "rows": ((2, 2, 5, 4_100), 1),
-    "rows-every-second": ((1, 2, 5, 8_203), (1, 2)),
+LARGE = {  # size, kernel, stride: more columns than caches hold, more than one tile or plan
+    "columns": ((1, 8, 256, 256), (3, 3), 1),
+    "every-second": ((1, 32, 256, 256), (3, 3), 2),
+    "rows": ((2, 2, 5, 4_100), (3, 3), 1),
+    "rows-every-second": ((1, 2, 5, 8_203), (3, 3), (1, 2)),
+    "kernel": ((1, 2, 20, 18), (13, 11), 1),
 }
 
 
@@ -59,16 +60,17 @@ LARGE = {  # size, stride: columns that are written past the caches, rows longer
 @pytest.mark.parametrize("offset", [0, 1])
 def test_large_patches(name: str, offset: int, place: Place) -> None:
     """torch's own numbers, bit for bit, aligned in memory or not."""
-    size, stride = LARGE[name]
+    size, kernel, stride = LARGE[name]
+    patches = (kernel, 1, 1, stride)
     x = torch.randn(size)
-    columns = unfold(x, 3, 1, 1, stride)
+    columns = unfold(x, *patches)
 
     def room(like: Tensor) -> Tensor:
         return torch.full((like.numel() + offset,), torch.nan)[offset:].view(like.shape)
 
-    assert torch.equal(ops.im2col(x, 3, 1, 1, stride, out=room(columns)), columns)
-    wanted = fold(columns, size[2:], 3, 1, 1, stride)
-    assert torch.equal(ops.col2im(columns, size[2:], 3, 1, 1, stride, out=room(x)), wanted)
+    assert torch.equal(ops.im2col(x, *patches, out=room(columns)), columns)
+    wanted = fold(columns, size[2:], *patches)
+    assert torch.equal(ops.col2im(columns, size[2:], *patches, out=room(x)), wanted)
 
 
 @each_convolution
