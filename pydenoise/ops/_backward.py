@@ -61,19 +61,10 @@ def conv2d_backward(
         Naming the argument, the shapes that came and what was expected.
     """
     op = "conv2d_backward"
-    names = "grad_output", "input", "weight"
-    gz, x, w = _check.tensors(op, names, (grad_output, input, weight), 4)
+    gz, x, w = _check.tensors(op, _NAMES, (grad_output, input, weight), 4)
     shape = forward_shape(op, (x.shape, w.shape, gz.shape), stride, padding, dilation, groups)
-    finish, _ = checked_finish(op, finish, shape.input_size, gz)
-    gx = None
-    if needs_grad_input:
-        gx = _check.output(op, None, shape.input_size, gz, memory_format=memory_format)
-    _add_gradients(op, grad_weight, grad_bias, gz, x, gz, w, shape)
-    if gx is None:
-        return None
-    chosen = convolver("conv2d_grad_input", gz, shape)
-    finished(chosen.conv2d_grad_input, chosen, finish, gx, gz, w, None, shape)
-    return gx
+    given = grad_weight, grad_bias, needs_grad_input, finish, memory_format
+    return _gradients(op, "conv2d_grad_input", gz, w, (gz, x), shape, shape.input_size, *given)
 
 
 def conv_transpose2d_backward(
@@ -115,39 +106,44 @@ def conv_transpose2d_backward(
         Naming the argument, the shapes that came and what was expected.
     """
     op = "conv_transpose2d_backward"
-    names = "grad_output", "input", "weight"
-    gz, x, w = _check.tensors(op, names, (grad_output, input, weight), 4)
+    gz, x, w = _check.tensors(op, _NAMES, (grad_output, input, weight), 4)
     shape = forward_shape(op, (gz.shape, w.shape, x.shape), stride, padding, dilation, groups)
-    finish, _ = checked_finish(op, finish, shape.output_size, gz)
-    gx = None
-    if needs_grad_input:
-        gx = _check.output(op, None, shape.output_size, gz, memory_format=memory_format)
-    _add_gradients(op, grad_weight, grad_bias, x, gz, gz, w, shape)
-    if gx is None:
-        return None
-    chosen = convolver("conv2d", gz, shape)
-    finished(chosen.conv2d, chosen, finish, gx, gz, w, None, shape)
-    return gx
+    given = grad_weight, grad_bias, needs_grad_input, finish, memory_format
+    return _gradients(op, "conv2d", gz, w, (x, gz), shape, shape.output_size, *given)
 
 
-def _add_gradients(
+_NAMES = "grad_output", "input", "weight"
+
+
+def _gradients(
     op: str,
+    product: str,
+    gz: Tensor,
+    weight: Tensor,
+    pictures: tuple[Tensor, Tensor],
+    shape: ConvShape,
+    size: tuple[int, ...],
     grad_weight: Any,
     grad_bias: Any,
-    small: Tensor,
-    large: Tensor,
-    grad_output: Tensor,
-    weight: Tensor,
-    shape: ConvShape,
-) -> None:
-    """gW from the pictures on both sides of the forward convolution, gb from grad_output."""
+    needs_grad_input: bool,
+    finish: Finish | None,
+    memory_format: torch.memory_format | None,
+) -> Tensor | None:
+    """All is checked, then gW from the small and the large picture, gb, and gx by `product`."""
+    small, large = pictures
     read = small, large, weight
-    gw = _check.added_to(op, "grad_weight", grad_weight, shape.weight_size, grad_output, read)
+    gw = _check.added_to(op, "grad_weight", grad_weight, shape.weight_size, gz, read)
     if grad_bias is not None:
-        channels = (grad_output.shape[1],)
-        _check.added_to(op, "grad_bias", grad_bias, channels, grad_output, (*read, gw))
-    convolver("conv2d_grad_weight", grad_output, shape).conv2d_grad_weight(
-        gw, small, large, shape, True
-    )
+        channels = (gz.shape[1],)
+        _check.added_to(op, "grad_bias", grad_bias, channels, gz, (*read, gw))
+    finish, _ = checked_finish(op, finish, size, gz)
+    gx = None
+    if needs_grad_input:
+        gx = _check.output(op, None, size, gz, memory_format=memory_format)
+    convolver("conv2d_grad_weight", gz, shape).conv2d_grad_weight(gw, small, large, shape, True)
     if grad_bias is not None:
-        select(grad_output).conv2d_grad_bias(grad_bias, grad_output, True)
+        select(gz).conv2d_grad_bias(grad_bias, gz, True)
+    if gx is not None:
+        chosen = convolver(product, gz, shape)
+        finished(getattr(chosen, product), chosen, finish, gx, gz, weight, None, shape)
+    return gx
