@@ -15,6 +15,8 @@
 #include <utility>
 
 #include "bindings_memory.h"
+#include "bindings_shape.h"
+#include "bindings_tape.h"
 #include "conv_shape.h"
 #include "cpu/conv2d.h"
 #include "cpu/gemm.h"
@@ -31,16 +33,7 @@ namespace py = pybind11;
 namespace pydenoise {
 namespace {
 
-using ShapeNumbers = std::array<int64_t, 16>;
 using Sizes4 = std::array<int64_t, 4>;
-
-ConvShape checked(const ShapeNumbers& n) {
-  const ConvShape shape{n[0], n[1], n[2],  n[3],  n[4],  n[5],  n[6],  n[7],
-                        n[8], n[9], n[10], n[11], n[12], n[13], n[14], n[15]};
-  const std::string why = why_invalid(shape);
-  if (!why.empty()) throw std::invalid_argument(to_string(shape) + ": " + why);
-  return shape;
-}
 
 template <class T>
 cpu::ImageView<T> input_image(T* data, const ConvShape& s, bool channels_last) {
@@ -49,19 +42,6 @@ cpu::ImageView<T> input_image(T* data, const ConvShape& s, bool channels_last) {
 template <class T>
 cpu::ImageView<T> output_image(T* data, const ConvShape& s, bool channels_last) {
   return cpu::dense_image(data, s.out_channels, s.out_h, s.out_w, channels_last);
-}
-
-int64_t input_count(const ConvShape& s) {
-  return product({s.batch, s.in_channels, s.in_h, s.in_w});
-}
-int64_t output_count(const ConvShape& s) {
-  return product({s.batch, s.out_channels, s.out_h, s.out_w});
-}
-int64_t weight_count(const ConvShape& s) {
-  return product({s.out_channels, s.group_in_channels(), s.kernel_h, s.kernel_w});
-}
-int64_t columns_count(const ConvShape& s) {
-  return product({s.batch, s.in_channels, s.taps(), s.out_h, s.out_w});
 }
 
 // Scratch memory of this thread, kept from call to call; a very large one is given back.
@@ -130,6 +110,7 @@ void col2im(bool is_double, Memory output, bool output_last, Memory columns, con
 void matmul(bool is_double, uintptr_t out, std::array<int64_t, 3> out_stride, uintptr_t left,
             std::array<int64_t, 3> left_stride, uintptr_t right,
             std::array<int64_t, 3> right_stride, const Sizes4& sizes, bool accumulate) {
+  Tape::spoil();
   run(is_double, [&](auto zero) {
     using T = decltype(zero);
     const auto [batch, m, n, k] = sizes;
@@ -271,6 +252,24 @@ void binary(bool is_double, Memory out, Memory first, Memory second, const Kerne
   });
 }
 
+void relu(bool is_double, Memory out, Memory input) {
+  unary(is_double, out, input, [](auto* to, auto* x, int64_t n) { cpu::relu(to, x, n); });
+}
+
+void relu_backward(bool is_double, Memory out, Memory grad_output, Memory output) {
+  binary(is_double, out, grad_output, output,
+         [](auto* to, auto* gz, auto* z, int64_t n) { cpu::relu_backward(to, gz, z, n); });
+}
+
+void sigmoid(bool is_double, Memory out, Memory input) {
+  unary(is_double, out, input, [](auto* to, auto* x, int64_t n) { cpu::sigmoid(to, x, n); });
+}
+
+void sigmoid_backward(bool is_double, Memory out, Memory grad_output, Memory output) {
+  binary(is_double, out, grad_output, output,
+         [](auto* to, auto* gz, auto* s, int64_t n) { cpu::sigmoid_backward(to, gz, s, n); });
+}
+
 void leaky_relu(bool is_double, Memory out, Memory input, double negative_slope) {
   unary(is_double, out, input, [=](auto* to, auto* x, int64_t n) {
     cpu::leaky_relu(to, x, static_cast<std::remove_pointer_t<decltype(to)>>(negative_slope), n);
@@ -296,6 +295,16 @@ double mean_loss(bool is_double, Memory input, Memory target) {
     const T* y = elements<const T>(input, n, "input");
     const T* t = elements<const T>(target, n, "target");
     return loss == Loss::kMse ? cpu::mse_loss(y, t, n) : cpu::l1_loss(y, t, n);
+  });
+}
+
+template <Loss loss>
+void mean_loss_backward(bool is_double, Memory out, Memory input, Memory target,
+                        double grad_output) {
+  binary(is_double, out, input, target, [=](auto* to, auto* y, auto* t, int64_t n) {
+    const auto scale = static_cast<std::remove_pointer_t<decltype(to)>>(grad_output);
+    loss == Loss::kMse ? cpu::mse_loss_backward(to, y, t, scale, n)
+                       : cpu::l1_loss_backward(to, y, t, scale, n);
   });
 }
 
@@ -328,7 +337,13 @@ void adam_step(bool is_double, Memory param, Memory grad, Memory exp_avg, Memory
 PYBIND11_MODULE(_C, m) {
   using namespace pydenoise;
   m.doc() = "pydenoise's CPU kernels on raw memory; use pydenoise.ops.";
-  py::class_<ConvShape>(m, "Shape").def(py::init(&checked));
+  py::class_<ConvShape>(m, "Shape").def(py::init(&checked_shape));
+  py::class_<Tape>(m, "Tape")
+      .def(py::init<const py::args&, const py::iterable&>(), py::kw_only(), py::arg("watched"))
+      .def("start", &Tape::start)
+      .def("stop", &Tape::stop)
+      .def("others", &Tape::others)
+      .def("replay", &Tape::replay);
   m.def("set_thread_pool", [](uintptr_t parallel_for, uintptr_t get_num_threads) {
     set_thread_pool(reinterpret_cast<TorchParallelFor>(parallel_for),
                     reinterpret_cast<TorchGetNumThreads>(get_num_threads));
@@ -343,40 +358,24 @@ PYBIND11_MODULE(_C, m) {
     return run(is_double,
                [&](auto zero) { return cpu::multiply_adds<decltype(zero)>(iterations); });
   });
-  m.def("im2col", &im2col);
-  m.def("col2im", &col2im);
+  def_recorded(m, "im2col", &im2col);
+  def_recorded(m, "col2im", &col2im);
   m.def("matmul", &matmul);
-  m.def("conv2d", &conv2d);
-  m.def("conv2d_grad_input", &conv2d_grad_input);
-  m.def("conv2d_grad_weight", &conv2d_grad_weight);
-  m.def("conv2d_grad_bias", &conv2d_grad_bias);
-  m.def("add_bias", &add_bias);
-  m.def("relu", [](bool is_double, Memory out, Memory input) {
-    unary(is_double, out, input, [](auto* to, auto* x, int64_t n) { cpu::relu(to, x, n); });
-  });
-  m.def("relu_backward", [](bool is_double, Memory out, Memory first, Memory second) {
-    binary(is_double, out, first, second,
-           [](auto* to, auto* x, auto* y, int64_t n) { cpu::relu_backward(to, x, y, n); });
-  });
-  m.def("leaky_relu", &leaky_relu);
-  m.def("leaky_relu_backward", &leaky_relu_backward);
-  m.def("sigmoid", [](bool is_double, Memory out, Memory input) {
-    unary(is_double, out, input, [](auto* to, auto* x, int64_t n) { cpu::sigmoid(to, x, n); });
-  });
-  m.def("sigmoid_backward", [](bool is_double, Memory out, Memory first, Memory second) {
-    binary(is_double, out, first, second,
-           [](auto* to, auto* x, auto* y, int64_t n) { cpu::sigmoid_backward(to, x, y, n); });
-  });
-  m.def("mse_loss", &mean_loss<Loss::kMse>);
-  m.def("l1_loss", &mean_loss<Loss::kL1>);
-  m.def("mse_loss_backward", [](bool is_double, Memory out, Memory first, Memory second) {
-    binary(is_double, out, first, second,
-           [](auto* to, auto* x, auto* y, int64_t n) { cpu::mse_loss_backward(to, x, y, n); });
-  });
-  m.def("l1_loss_backward", [](bool is_double, Memory out, Memory first, Memory second) {
-    binary(is_double, out, first, second,
-           [](auto* to, auto* x, auto* y, int64_t n) { cpu::l1_loss_backward(to, x, y, n); });
-  });
-  m.def("sgd_step", &sgd_step);
-  m.def("adam_step", &adam_step);
+  def_recorded(m, "conv2d", &conv2d);
+  def_recorded(m, "conv2d_grad_input", &conv2d_grad_input);
+  def_recorded(m, "conv2d_grad_weight", &conv2d_grad_weight);
+  def_recorded(m, "conv2d_grad_bias", &conv2d_grad_bias);
+  def_recorded(m, "add_bias", &add_bias);
+  def_recorded(m, "relu", &relu);
+  def_recorded(m, "relu_backward", &relu_backward);
+  def_recorded(m, "leaky_relu", &leaky_relu);
+  def_recorded(m, "leaky_relu_backward", &leaky_relu_backward);
+  def_recorded(m, "sigmoid", &sigmoid);
+  def_recorded(m, "sigmoid_backward", &sigmoid_backward);
+  def_recorded(m, "mse_loss", &mean_loss<Loss::kMse>);
+  def_recorded(m, "l1_loss", &mean_loss<Loss::kL1>);
+  def_recorded(m, "mse_loss_backward", &mean_loss_backward<Loss::kMse>);
+  def_recorded(m, "l1_loss_backward", &mean_loss_backward<Loss::kL1>);
+  def_recorded(m, "sgd_step", &sgd_step);
+  def_recorded(m, "adam_step", &adam_step);
 }

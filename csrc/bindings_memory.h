@@ -16,6 +16,7 @@ namespace pydenoise {
 struct Memory {
   uintptr_t address = 0;
   int64_t bytes = 0;
+  PyObject* owner = nullptr;  // borrowed
 };
 
 // Number of elements, or an error where it does not fit.
@@ -70,7 +71,7 @@ struct pybind11::detail::type_caster<pydenoise::Memory> {
     if (!address) throw error_already_set();
     const auto bytes = reinterpret_steal<object>(PyObject_GetAttr(tensor.ptr(), nbytes));
     if (!bytes) throw error_already_set();
-    value = {PyLong_AsSize_t(address.ptr()), PyLong_AsLongLong(bytes.ptr())};
+    value = {PyLong_AsSize_t(address.ptr()), PyLong_AsLongLong(bytes.ptr()), tensor.ptr()};
     if (PyErr_Occurred() != nullptr) throw error_already_set();
     return true;
   }

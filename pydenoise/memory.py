@@ -20,6 +20,7 @@ __all__ = [
     "copy",
     "empty",
     "format_of",
+    "is_pooled",
     "is_recycling",
     "join",
     "joined",
@@ -257,6 +258,12 @@ class recycling:
 def is_recycling() -> bool:
     """True inside a scope of `recycling` that the calling thread has opened."""
     return _pools.own.depth > 0
+
+
+def is_pooled(tensor: Tensor) -> bool:
+    """True for the very object that the calling thread's pool has handed out."""
+    shelves = _pools.own.shelves.values()
+    return any(slot.tensor is tensor for shelf in shelves for slot in shelf.slots)
 
 
 def clear() -> None:

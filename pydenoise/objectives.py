@@ -6,6 +6,7 @@ from torch import Tensor
 
 from pydenoise import nn
 from pydenoise.nn.containers import interior
+from pydenoise.playback import play
 
 __all__ = ["Noise2Noise"]
 
@@ -54,7 +55,9 @@ class Noise2Noise:
         Notes
         -----
         The output and all gradients stay inside, so their memory is recycled: after the first
-        steps no tensor is created any more. An exception leaves no open entries behind.
+        steps no tensor is created any more. An exception leaves no open entries behind. From the
+        third step on batches of one shape the kernels are called without the layers, see
+        `pydenoise.playback`.
 
         A batch of more than about 32,000 pixels goes through in parts, one after the other, whose
         gradients add up: what passes between the layers then stays in the processor's cache. The
@@ -62,29 +65,32 @@ class Noise2Noise:
         user's, which may mix the pictures of a batch, the whole batch goes through at once.
         """
         try:
-            with interior(model, self.loss):
-                cut = model.stays_inside() and self.loss.stays_inside()
-                parts = _parts(source) if cut else 1
-                if parts == 1 or source.shape != target.shape:
-                    return self._add_gradients(model, source, target, 1.0)
-                loss = 0.0
-                for x, t in zip(
-                    source.tensor_split(parts), target.tensor_split(parts), strict=True
-                ):
-                    loss += self._add_gradients(model, x, t, len(x) / len(source))
-                return loss
+            parts = _parts(source)
+            if parts > 1 and source.shape == target.shape and self._cuts(model):
+                pairs = zip(source.tensor_split(parts), target.tensor_split(parts), strict=True)
+                return sum(self._add_gradients(model, *pair, len(source)) for pair in pairs)
+            return self._add_gradients(model, source, target)
         except BaseException:
             model.forget()
             self.loss.forget()
             raise
 
+    def _cuts(self, model: nn.Module) -> bool:
+        return model.stays_inside() and self.loss.stays_inside()
+
     def _add_gradients(
-        self, model: nn.Module, source: Tensor, target: Tensor, share: float
+        self, model: nn.Module, source: Tensor, target: Tensor, batch: int | None = None
     ) -> float:
-        """Forward and backward of some of the batch's pictures, `share` of all."""
-        loss: float = self.loss.forward(model.forward(source), target)
-        model.backward_parameters(self.loss.backward(share))
-        return share * loss
+        """Forward and backward of pictures that are all of the batch, or some."""
+        share = 1.0 if batch is None else len(source) / batch
+
+        def run() -> float:
+            with interior(model, self.loss):
+                loss = self.loss.forward(model.forward(source), target)
+                model.backward_parameters(self.loss.backward(share))
+            return share * loss
+
+        return play(model, self.loss, (source, target), share, run)
 
 
 _PART_PIXELS = 32_768

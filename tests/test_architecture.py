@@ -24,7 +24,7 @@ CSRC = ROOT / "csrc"
 
 # Room -> the rooms it may import. A room not listed has no place in the house yet.
 KERNELS = {"memory", "ops"}
-NETWORK = KERNELS | {"nn", "models", "optim", "objectives"}
+NETWORK = KERNELS | {"nn", "models", "optim", "playback", "objectives"}
 LEAVES = {"atomic", "data", "metrics", "checkpoint", "report"}
 PUBLIC = NETWORK | LEAVES | {"training", "inference", "denoiser", "distributed"}
 MAY_IMPORT = {
@@ -33,7 +33,8 @@ MAY_IMPORT = {
     "nn": KERNELS,
     "models": KERNELS | {"nn"},
     "optim": KERNELS | {"nn"},
-    "objectives": KERNELS | {"nn", "models", "optim"},
+    "playback": KERNELS | {"nn"},
+    "objectives": KERNELS | {"nn", "models", "optim", "playback"},
     "atomic": set(),
     "data": {"atomic"},
     "metrics": set(),

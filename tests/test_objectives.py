@@ -20,8 +20,8 @@ class SumOfSquares(nn.Loss):
     def _value(self, input: Tensor, target: Tensor) -> float:
         return float((input - target).square().sum())
 
-    def _gradient(self, input: Tensor, target: Tensor) -> Tensor:
-        return 2 * (input - target)
+    def _gradient(self, input: Tensor, target: Tensor, grad_output: float) -> Tensor:
+        return 2 * grad_output * (input - target)
 
 
 class MeanOfBatch(nn.Module):

@@ -135,17 +135,17 @@ double l1_loss(const T* input, const T* target, int64_t count) {
 }
 
 template <class T>
-void mse_loss_backward(T* out, const T* input, const T* target, int64_t count) {
+void mse_loss_backward(T* out, const T* input, const T* target, T grad_output, int64_t count) {
   const auto run = kernels_in_use<T>().pointwise.squared_error_backward;
-  const T scale = T(2) / static_cast<T>(count);
+  const T scale = T(2) / static_cast<T>(count) * grad_output;
   for_each_piece(count,
                  [=](int64_t i, int64_t n) { run(out + i, input + i, target + i, scale, n); });
 }
 
 template <class T>
-void l1_loss_backward(T* out, const T* input, const T* target, int64_t count) {
+void l1_loss_backward(T* out, const T* input, const T* target, T grad_output, int64_t count) {
   const auto run = kernels_in_use<T>().pointwise.absolute_error_backward;
-  const T scale = T(1) / static_cast<T>(count);
+  const T scale = T(1) / static_cast<T>(count) * grad_output;
   for_each_piece(count,
                  [=](int64_t i, int64_t n) { run(out + i, input + i, target + i, scale, n); });
 }
@@ -198,8 +198,8 @@ void adam_step(T* param, const T* grad, T* exp_avg, T* exp_avg_sq, int64_t count
   template void add_bias(ImageView<T>, const T*, int64_t, int64_t, int64_t, int64_t); \
   template double mse_loss(const T*, const T*, int64_t);                              \
   template double l1_loss(const T*, const T*, int64_t);                               \
-  template void mse_loss_backward(T*, const T*, const T*, int64_t);                   \
-  template void l1_loss_backward(T*, const T*, const T*, int64_t);                    \
+  template void mse_loss_backward(T*, const T*, const T*, T, int64_t);                   \
+  template void l1_loss_backward(T*, const T*, const T*, T, int64_t);                    \
   template void sgd_step(T*, const T*, T*, int64_t, const SgdRule&);                  \
   template void adam_step(T*, const T*, T*, T*, int64_t, const AdamRule&);
 PYDENOISE_INSTANTIATE(float)

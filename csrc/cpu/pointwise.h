@@ -44,9 +44,9 @@ template <class T>
 double l1_loss(const T* input, const T* target, int64_t count);
 // out = 2 (input - target) / count, out = sign(input - target) / count
 template <class T>
-void mse_loss_backward(T* out, const T* input, const T* target, int64_t count);
+void mse_loss_backward(T* out, const T* input, const T* target, T grad_output, int64_t count);
 template <class T>
-void l1_loss_backward(T* out, const T* input, const T* target, int64_t count);
+void l1_loss_backward(T* out, const T* input, const T* target, T grad_output, int64_t count);
 
 struct SgdRule {
   double lr, momentum, dampening, weight_decay;

@@ -11,8 +11,8 @@ from .activation import LeakyReLU, ReLU, Sigmoid
 from .containers import Sequential, Skip
 from .conv import Conv2d, ConvTranspose2d
 from .loss import L1Loss, Loss, MSELoss
-from .module import FlatParameters, LoadedKeys, Module, no_backward
-from .parameter import Parameter
+from .module import LoadedKeys, Module, no_backward
+from .parameter import FlatParameters, Parameter
 from .pooling import AvgPool2d, MaxPool2d, Upsample
 from .unfold import Fold, Unfold
 

@@ -115,7 +115,7 @@ class Sequential(Module):
         if planned[0] != changes:
             fused = self.stays_inside()
             planned = changes, steps_of([*self._children.values()], fused), fused
-            self._planned = planned  # at once: other threads may look
+            self.__dict__["_planned"] = planned  # at once: other threads may look
         return planned[1], planned[2]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -25,13 +25,13 @@ class Loss(Module):
 
     def backward(self, grad_output: float = 1.0) -> Tensor:
         """dL/dinput of the newest open forward pass, times the number `grad_output`."""
-        grad_input = self._gradient(*self._recall(None))
-        return grad_input if grad_output == 1 else grad_input.mul_(grad_output)
+        input, target = self._recall(None)
+        return self._gradient(input, target, grad_output)
 
     def _value(self, input: Tensor, target: Tensor) -> float:
         raise TypeError(f"{type(self).__name__} defines no value")
 
-    def _gradient(self, input: Tensor, target: Tensor) -> Tensor:
+    def _gradient(self, input: Tensor, target: Tensor, grad_output: float) -> Tensor:
         raise TypeError(f"{type(self).__name__} defines no gradient")
 
     def __call__(self, *input: Tensor, **keywords: Any) -> float:
@@ -59,8 +59,8 @@ class MSELoss(Loss):
     def _value(self, input: Tensor, target: Tensor) -> float:
         return ops.mse_loss(input, target)
 
-    def _gradient(self, input: Tensor, target: Tensor) -> Tensor:
-        return ops.mse_loss_backward(input, target)
+    def _gradient(self, input: Tensor, target: Tensor, grad_output: float) -> Tensor:
+        return ops.mse_loss_backward(input, target, grad_output)
 
 
 class L1Loss(Loss):
@@ -75,5 +75,5 @@ class L1Loss(Loss):
     def _value(self, input: Tensor, target: Tensor) -> float:
         return ops.l1_loss(input, target)
 
-    def _gradient(self, input: Tensor, target: Tensor) -> Tensor:
-        return ops.l1_loss_backward(input, target)
+    def _gradient(self, input: Tensor, target: Tensor, grad_output: float) -> Tensor:
+        return ops.l1_loss_backward(input, target, grad_output)

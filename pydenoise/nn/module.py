@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pydenoise import memory
 
-from .parameter import Parameter, copy_into
+from .parameter import FlatParameters, Parameter, copy_into
 
 OPEN_ENTRIES = 64
 """Forward passes that a layer keeps before it takes the missing backward for a mistake."""
@@ -42,11 +42,9 @@ def no_backward() -> Iterator[None]:
         _nothing_is_kept.reset(token)
 
 
-class FlatParameters(NamedTuple):
-    """All parameters of a module as two 1-d tensors, the last layer first."""
-
-    data: Tensor
-    grad: Tensor
+def keeps_entries() -> bool:
+    """False inside `no_backward`."""
+    return not _nothing_is_kept.get()
 
 
 class LoadedKeys(NamedTuple):
@@ -56,6 +54,7 @@ class LoadedKeys(NamedTuple):
     unexpected_keys: list[str]
 
 
+_NEW = object()
 _Self = TypeVar("_Self", bound="Module")
 
 
@@ -79,7 +78,7 @@ class Module:
     training: bool
     architecture: dict[str, Any] | None
     size_multiple: int
-    changes: ClassVar[int] = 0  # of any module's children or methods, so far
+    changes: ClassVar[int] = 0  # of any module's children, methods or settings, so far
     _is_ours: bool = True
     _children: dict[str, Module]
     _parameters: dict[str, Parameter | None]
@@ -192,11 +191,12 @@ class Module:
         else:
             if name in self.__dict__.get("_children", ()):
                 del self._children[name]
-                Module.changes += 1
             if name in ("forward", "backward"):
                 self.__dict__["_is_ours"] = False
-                Module.changes += 1
-            object.__setattr__(self, name, value)
+            before = getattr(self, name, _NEW)
+            if before is not value:
+                object.__setattr__(self, name, value)
+                Module.changes += before is not _NEW
 
     def _assign(self, name: str, value: Any) -> None:
         parameter = self._parameters[name]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -63,6 +65,13 @@ class Parameter:
 
     def __repr__(self) -> str:
         return f"Parameter({self.name!r}, {tuple(self._data.shape)}, {self._data.dtype})"
+
+
+class FlatParameters(NamedTuple):
+    """All parameters of a module as two 1-d tensors, the last layer first."""
+
+    data: Tensor
+    grad: Tensor
 
 
 def copy_into(destination: Tensor, values: Tensor, name: str) -> None:

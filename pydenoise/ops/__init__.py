@@ -48,9 +48,11 @@ from ._pooling import (
     upsample_nearest2d,
     upsample_nearest2d_backward,
 )
+from ._tape import Tape, tape_key
 
 __all__ = [
     "Finish",
+    "Tape",
     "adam_step",
     "avg_pool2d",
     "avg_pool2d_backward",
@@ -82,6 +84,7 @@ __all__ = [
     "show_config",
     "sigmoid",
     "sigmoid_backward",
+    "tape_key",
     "upsample_nearest2d",
     "upsample_nearest2d_backward",
     "use_algorithm",

@@ -75,10 +75,10 @@ def mse_loss(input: Tensor, target: Tensor) -> float:
     return loss
 
 
-def mse_loss_backward(out: Tensor, input: Tensor, target: Tensor) -> None:
+def mse_loss_backward(out: Tensor, input: Tensor, target: Tensor, grad_output: float) -> None:
     input = _like(input, out)
     target = _like(target, out)
-    _C.mse_loss_backward(out.dtype is _DOUBLE, out, input, target)
+    _C.mse_loss_backward(out.dtype is _DOUBLE, out, input, target, grad_output)
 
 
 def l1_loss(input: Tensor, target: Tensor) -> float:
@@ -88,10 +88,10 @@ def l1_loss(input: Tensor, target: Tensor) -> float:
     return loss
 
 
-def l1_loss_backward(out: Tensor, input: Tensor, target: Tensor) -> None:
+def l1_loss_backward(out: Tensor, input: Tensor, target: Tensor, grad_output: float) -> None:
     input = _like(input, out)
     target = _like(target, out)
-    _C.l1_loss_backward(out.dtype is _DOUBLE, out, input, target)
+    _C.l1_loss_backward(out.dtype is _DOUBLE, out, input, target, grad_output)
 
 
 def sgd_step(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -69,6 +70,11 @@ def _join_thread_pool() -> None:
 
 
 _join_thread_pool()
+
+
+def new_tape(pictures: Iterable[Tensor], watched: Iterable[Tensor]) -> Any:
+    """The extension's tape, see `_tape`."""
+    return _C.Tape(*pictures, watched=watched)
 
 
 def available_isas() -> tuple[str, ...]:

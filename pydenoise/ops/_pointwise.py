@@ -90,12 +90,14 @@ def mse_loss(input: Tensor, target: Tensor) -> float:
     return loss
 
 
-def mse_loss_backward(input: Tensor, target: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """``2 (y - t) / count``, the gradient of `mse_loss` with respect to ``y = input``."""
+def mse_loss_backward(
+    input: Tensor, target: Tensor, grad_output: float = 1.0, *, out: Tensor | None = None
+) -> Tensor:
+    """``g 2 (y - t) / count``: the gradient of ``g mse_loss`` with respect to ``y = input``."""
     op = "mse_loss_backward"
     input, target = _pair(op, input, target)
     out = _check.output(op, out, input.shape, input, [input, target])
-    select(input).mse_loss_backward(out, input, target)
+    select(input).mse_loss_backward(out, input, target, float(grad_output))
     return out
 
 
@@ -106,12 +108,14 @@ def l1_loss(input: Tensor, target: Tensor) -> float:
     return loss
 
 
-def l1_loss_backward(input: Tensor, target: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """``sign(y - t) / count``, the gradient of `l1_loss` with respect to ``y = input``."""
+def l1_loss_backward(
+    input: Tensor, target: Tensor, grad_output: float = 1.0, *, out: Tensor | None = None
+) -> Tensor:
+    """``g sign(y - t) / count``: the gradient of ``g l1_loss`` with respect to ``y = input``."""
     op = "l1_loss_backward"
     input, target = _pair(op, input, target)
     out = _check.output(op, out, input.shape, input, [input, target])
-    select(input).l1_loss_backward(out, input, target)
+    select(input).l1_loss_backward(out, input, target, float(grad_output))
     return out
 
 

@@ -55,9 +55,9 @@ def mse_loss(input: Tensor, target: Tensor) -> float:
     return float((input.double() - target.double()).square().mean())
 
 
-def mse_loss_backward(out: Tensor, input: Tensor, target: Tensor) -> None:
+def mse_loss_backward(out: Tensor, input: Tensor, target: Tensor, grad_output: float) -> None:
     """2 (y - t) / count: the gradient with respect to y; its negative is that of t."""
-    out.copy_((input - target) * (2 / max(input.numel(), 1)))
+    out.copy_((input - target) * (2 / max(input.numel(), 1) * grad_output))
 
 
 def l1_loss(input: Tensor, target: Tensor) -> float:
@@ -65,9 +65,9 @@ def l1_loss(input: Tensor, target: Tensor) -> float:
     return float((input.double() - target.double()).abs().mean())
 
 
-def l1_loss_backward(out: Tensor, input: Tensor, target: Tensor) -> None:
+def l1_loss_backward(out: Tensor, input: Tensor, target: Tensor, grad_output: float) -> None:
     """sign(y - t) / count."""
-    out.copy_((input - target).sign() / max(input.numel(), 1))
+    out.copy_((input - target).sign() * (grad_output / max(input.numel(), 1)))
 
 
 # Optimizer updates, in place

@@ -1,0 +1,37 @@
+// A ConvShape as it comes from Python, and how many elements its operands must have.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "bindings_memory.h"
+#include "conv_shape.h"
+
+namespace pydenoise {
+
+using ShapeNumbers = std::array<int64_t, 16>;
+
+inline ConvShape checked_shape(const ShapeNumbers& n) {
+  const ConvShape shape{n[0], n[1], n[2],  n[3],  n[4],  n[5],  n[6],  n[7],
+                        n[8], n[9], n[10], n[11], n[12], n[13], n[14], n[15]};
+  const std::string why = why_invalid(shape);
+  if (!why.empty()) throw std::invalid_argument(to_string(shape) + ": " + why);
+  return shape;
+}
+
+inline int64_t input_count(const ConvShape& s) {
+  return product({s.batch, s.in_channels, s.in_h, s.in_w});
+}
+inline int64_t output_count(const ConvShape& s) {
+  return product({s.batch, s.out_channels, s.out_h, s.out_w});
+}
+inline int64_t weight_count(const ConvShape& s) {
+  return product({s.out_channels, s.group_in_channels(), s.kernel_h, s.kernel_w});
+}
+inline int64_t columns_count(const ConvShape& s) {
+  return product({s.batch, s.in_channels, s.taps(), s.out_h, s.out_w});
+}
+
+}  // namespace pydenoise
