@@ -5,21 +5,23 @@ Their names in the state dict are those of our networks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 
-def table_one() -> Any:
-    """The layers of `pydenoise.models.autoencoder()`."""
+def table_one(outer: int = 48, inner: int = 96) -> Any:
+    """The layers of `pydenoise.models.autoencoder((outer, inner))`."""
     return nn.Sequential(
-        nn.Conv2d(3, 48, 3, 2, 1),
+        nn.Conv2d(3, outer, 3, 2, 1),
         nn.ReLU(),
-        nn.Conv2d(48, 96, 3, 2, 1),
+        nn.Conv2d(outer, inner, 3, 2, 1),
         nn.ReLU(),
-        nn.ConvTranspose2d(96, 48, 3, 2, 1, 1),
+        nn.ConvTranspose2d(inner, outer, 3, 2, 1, 1),
         nn.ReLU(),
-        nn.ConvTranspose2d(48, 3, 3, 2, 1, 1),
+        nn.ConvTranspose2d(outer, 3, 3, 2, 1, 1),
         nn.Sigmoid(),
     )
 
@@ -35,4 +37,8 @@ def zero_shot() -> Any:
     )
 
 
-NETWORKS = {"table_one": table_one, "zero_shot": zero_shot}
+NETWORKS: dict[str, Callable[[], Any]] = {
+    "table_one": table_one,
+    "table_one, 2 channels": partial(table_one, 2, 2),
+    "zero_shot": zero_shot,
+}

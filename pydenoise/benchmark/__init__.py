@@ -24,6 +24,7 @@ from pydenoise.benchmark._cases import cases
 from pydenoise.benchmark._networks import (
     BATCH,
     LEARNING_RATE,
+    LITTLE,
     MOMENTUM,
     WARMUP_STEPS,
     Competitor,
@@ -58,6 +59,7 @@ __all__ = [
     "flop",
     "BATCH",
     "LEARNING_RATE",
+    "LITTLE",
     "MOMENTUM",
     "WARMUP_STEPS",
     # reading a report

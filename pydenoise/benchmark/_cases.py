@@ -31,6 +31,7 @@ def _plan(competitors: Mapping[str, Competitor], full: bool) -> dict[str, Callab
         plan[f"step {batch}x3x{side}x{side}"] = partial(
             _networks.training_step, batch, side, competitors, full=full
         )
+    plan[_networks.LITTLE] = partial(_networks.step_of_little, competitors, full=full)
     plan["zero-shot 256x256"] = partial(_networks.zero_shot_iteration, competitors, full=full)
     plan["inference 1024x1024"] = partial(_networks.inference, competitors, full=full)
     plan["training run"] = partial(_networks.training_run, competitors, full=full)

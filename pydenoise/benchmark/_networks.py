@@ -33,6 +33,7 @@ WARMUP_STEPS = 30
 LEARNING_RATE = 0.5
 MOMENTUM = 0.9
 BATCH = 16
+LITTLE = "step 1x3x8x8, 2 channels"
 SLOPE = 0.2
 
 TRAINING, GRADIENTS, INFERENCE, RUN = "training", "gradients", "inference", "run"
@@ -51,7 +52,7 @@ class Task:
         ``inference``: the network's output for source, nothing kept.
         ``run``: one epoch over uint8 pairs in `order` from the start weights, which each call
         begins anew; returns the mean loss.
-    network : {"table_one", "zero_shot"}
+    network : {"table_one", "table_one, 2 channels", "zero_shot"}
     state : mapping of str to Tensor
         Start weights, by torch's names and in its layout.
     source, target : Tensor
@@ -86,12 +87,14 @@ def zero_shot() -> nn.Sequential:
 
 NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
     "table_one": partial(models.autoencoder, seed=0),
+    "table_one, 2 channels": partial(models.autoencoder, (2, 2), seed=0),
     "zero_shot": zero_shot,
 }
 
 # Of each layer the weights, and the pixels of the picture per position of the kernel.
 _LAYERS = {
     "table_one": ((1296, 4), (41472, 16), (41472, 16), (1296, 4)),
+    "table_one, 2 channels": ((54, 4), (36, 16), (36, 16), (54, 4)),
     "zero_shot": ((1296, 1), (20736, 1), (144, 1)),
 }
 
@@ -124,9 +127,23 @@ def _network(task: Task, dtype: torch.dtype) -> nn.Sequential:
     return model
 
 
-def _training(task: Task, source: Tensor, target: Tensor) -> Way:
+class _ByLayers(objectives.Noise2Noise):
+    """The same step as whoever works with the layers writes it, none of it from tape."""
+
+    def step(self, model: nn.Module, source: Tensor, target: Tensor) -> float:
+        loss: float = self.loss.forward(model.forward(source), target)
+        model.backward_parameters(self.loss.backward())
+        return loss
+
+
+def _training(
+    task: Task,
+    source: Tensor,
+    target: Tensor,
+    kind: type[objectives.Noise2Noise] = objectives.Noise2Noise,
+) -> Way:
     model = _network(task, source.dtype)
-    objective = objectives.Noise2Noise()
+    objective = kind()
     optimizer = optim.SGD(model, lr=LEARNING_RATE, momentum=MOMENTUM)
 
     def step() -> Tensor:
@@ -235,6 +252,9 @@ def _case(
         if way_name == "auto" and task.kind != RUN:
             last = maker(task, *channels_last(task.source, task.target))
             ways[way_name + CHANNELS_LAST] = _within(context, last)
+        if way_name == "auto" and task.kind == TRAINING:
+            layers = _training(task, task.source, task.target, _ByLayers)
+            ways["layers"] = _within(context, layers)
     for way_name, competitor in competitors.items():
         way = competitor(task)
         if way is not None:
@@ -293,6 +313,20 @@ def training_step(
         competitors,
         full=full,
         work=batch * flop("table_one", side * side),
+        warmup=WARMUP_STEPS,
+    )
+
+
+def step_of_little(competitors: Mapping[str, Competitor], *, full: bool) -> Case:
+    """A step with next to no arithmetic: what one costs beside its kernels' work, and more than
+    that."""
+    return _case(
+        LITTLE,
+        "Table I with 2 channels on one picture: what a step costs beside arithmetic",
+        _task(TRAINING, "table_one, 2 channels", (1, 3, 8, 8)),
+        competitors,
+        full=full,
+        work=flop("table_one, 2 channels", 8 * 8),
         warmup=WARMUP_STEPS,
     )
 
