@@ -11,9 +11,16 @@ namespace {
 // strides go over the pictures in many passes, as many as stay in the caches.
 constexpr int64_t kChannelBlock = 8;
 constexpr int64_t kTasksPerThread = 4;
+// A task of fewer bytes of columns costs more to plan than it is worth.
+constexpr int64_t kTaskBytes = int64_t{256} << 10;
 // Columns of more bytes leave the caches, and take pictures with them, before they are used again:
 // they are written past the caches, and so is a picture that so many were read for.
 constexpr int64_t kColumnsStreamed = int64_t{16} << 20, kColumnsPassing = int64_t{4} << 20;
+
+template <class T>
+int64_t columns_bytes(const ConvShape& s) {
+  return s.batch * s.in_channels * s.taps() * s.out_pixels() * static_cast<int64_t>(sizeof(T));
+}
 
 // Calls body(picture, first channel, number of channels) on several threads. Dense pictures are
 // one row of channels, of which a task takes many: it plans once for all.
@@ -22,7 +29,8 @@ void for_each_run_of_channels(const ImageView<T>& image, const ConvShape& s, con
   const bool in_a_row = image.stride_n == s.in_channels * image.stride_c;
   const int64_t pictures = in_a_row ? 1 : s.batch, threads = thread_count();
   const int64_t channels = in_a_row ? s.batch * s.in_channels : s.in_channels;
-  const int64_t tasks = threads == 1 ? 1 : threads * kTasksPerThread;
+  const int64_t worthwhile = larger(columns_bytes<T>(s) / kTaskBytes, threads);
+  const int64_t tasks = threads == 1 ? 1 : smaller(worthwhile, threads * kTasksPerThread);
   const bool in_passes = s.stride_h > 2 || s.stride_w > 2;
   const int64_t block =
       in_a_row && !in_passes ? larger(ceil_div(channels, tasks), 1) : kChannelBlock;
@@ -31,11 +39,6 @@ void for_each_run_of_channels(const ImageView<T>& image, const ConvShape& s, con
     const int64_t first = task % blocks * block;
     body(task / blocks, first, smaller(block, channels - first));
   });
-}
-
-template <class T>
-int64_t columns_bytes(const ConvShape& s) {
-  return s.batch * s.in_channels * s.taps() * s.out_pixels() * static_cast<int64_t>(sizeof(T));
 }
 
 }  // namespace
