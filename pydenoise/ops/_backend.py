@@ -114,7 +114,8 @@ def use_algorithm(name: str) -> _Switch:
         summed back. 'implicit' never stores the patch matrix. 'winograd2' and 'winograd4' are
         Winograd's F(2 x 2, 3 x 3) and F(4 x 4, 3 x 3): 2.25 and 4 times fewer products, for
         convolutions and input gradients of 3 x 3 kernels with stride and dilation 1 on the
-        compiled backend; everything else is computed as by 'implicit'. 'auto' takes the fastest of
+        compiled backend, the larger tile for 8 channels and more; everything else is computed as by
+        'implicit'. 'auto' takes the fastest of
         'im2col', 'implicit' and 'winograd2', by channels, kernel and stride alone.
 
     Notes
@@ -175,7 +176,9 @@ def convolver(product: str, tensor: Tensor, shape: ConvShape) -> Any:
         return backend
     if algorithm == "im2col":
         return _CHAINS[backend]
-    return backend.WINOGRAD.get(algorithm, backend) if shape.has_winograd else backend
+    if backend is not _compiled or not shape.has_winograd:
+        return backend
+    return _compiled.by_winograd(algorithm, product, shape)
 
 
 def fastest_format(tensor: Tensor) -> torch.memory_format:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from types import EllipsisType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -76,7 +76,6 @@ Pixels: TypeAlias = tuple[EllipsisType, slice, slice]
 
 
 FINISHES = False
-WINOGRAD: dict[str, Any] = {}
 
 
 def fastest(product: str, shape: ConvShape) -> str:
