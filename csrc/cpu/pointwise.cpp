@@ -198,8 +198,8 @@ void adam_step(T* param, const T* grad, T* exp_avg, T* exp_avg_sq, int64_t count
   template void add_bias(ImageView<T>, const T*, int64_t, int64_t, int64_t, int64_t); \
   template double mse_loss(const T*, const T*, int64_t);                              \
   template double l1_loss(const T*, const T*, int64_t);                               \
-  template void mse_loss_backward(T*, const T*, const T*, T, int64_t);                   \
-  template void l1_loss_backward(T*, const T*, const T*, T, int64_t);                    \
+  template void mse_loss_backward(T*, const T*, const T*, T, int64_t);                \
+  template void l1_loss_backward(T*, const T*, const T*, T, int64_t);                 \
   template void sgd_step(T*, const T*, T*, int64_t, const SgdRule&);                  \
   template void adam_step(T*, const T*, T*, T*, int64_t, const AdamRule&);
 PYDENOISE_INSTANTIATE(float)
