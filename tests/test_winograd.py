@@ -256,7 +256,7 @@ def test_the_binding_knows_no_other_tile(side: int, stride: int) -> None:
     )
     out = torch.full((1, 4, 5, 5), torch.nan)
     with pytest.raises(ValueError, match="no Winograd products of this size"):
-        _backend._compiled.conv2d(
+        _backend._ON_PROCESSOR.conv2d(
             out, torch.ones(1, 4, 5, 5), torch.ones(4, 4, 3, 3), None, shape, None, side
         )
     assert out.isnan().all()

@@ -1,7 +1,8 @@
 """Which code runs: the backends that exist here, why another does not, and the switches.
 
-Backends are modules with the same function names (`_reference`, `_compiled`). The choice of
-backend and algorithm are context variables, so threads and tasks do not disturb each other.
+Backends have the same function names: the module `_reference`, and `_compiled` around a library of
+kernels. The choice of backend and algorithm are context variables, so threads and tasks do not
+disturb each other.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextvars import ContextVar, Token
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -17,7 +18,9 @@ from torch import Tensor
 
 from pydenoise import memory
 
-from . import _chain, _compiled, _library, _reference
+from . import _library, _reference
+from ._chain import Chain
+from ._compiled import OnProcessor
 from ._shape import ConvShape
 
 BACKENDS = ("auto", "reference", "cpu", "cuda")
@@ -155,14 +158,12 @@ def select(tensor: Tensor) -> Any:
             f"backend {name!r} cannot work on a tensor on {tensor.device}; move the tensor or "
             f"call pydenoise.use_backend('auto')"
         )
-    return _compiled
+    return _ON_PROCESSOR
 
 
-_IN_MAIN_MEMORY = _compiled if _library.why_not_cpu() is None else _reference
-_CHAINS: dict[ModuleType, _chain.Chain] = {
-    _reference: _chain.Chain(_reference),
-    _compiled: _chain.Chain(_compiled),
-}
+_ON_PROCESSOR = OnProcessor(_library.kernels())
+_IN_MAIN_MEMORY: Any = _ON_PROCESSOR if _library.why_not_cpu() is None else _reference
+_CHAINS: dict[Any, Chain] = {each: Chain(each) for each in (_reference, _ON_PROCESSOR)}
 
 
 def convolver(product: str, tensor: Tensor, shape: ConvShape) -> Any:
@@ -176,15 +177,18 @@ def convolver(product: str, tensor: Tensor, shape: ConvShape) -> Any:
         return backend
     if algorithm == "im2col":
         return _CHAINS[backend]
-    if backend is not _compiled or not shape.has_winograd:
-        return backend
-    return _compiled.by_winograd(algorithm, product, shape)
+    return backend.by_winograd(algorithm, product, shape) if shape.has_winograd else backend
+
+
+def is_compiled(tensor: Tensor) -> bool:
+    """Whether compiled kernels work on the tensor."""
+    return select(tensor) is not _reference
 
 
 def fastest_format(tensor: Tensor) -> torch.memory_format:
     """The memory format in which pictures between layers need no copy; the tensor's own where it
     makes no difference."""
-    if select(tensor) is _compiled and _algorithm.get() != "im2col":
+    if is_compiled(tensor) and _algorithm.get() != "im2col":
         return torch.channels_last
     return memory.format_of(tensor)
 

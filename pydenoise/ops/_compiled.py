@@ -1,4 +1,4 @@
-"""The backend of compiled kernels: tensors become memory of a dtype and an order here.
+"""The backends of compiled kernels: tensors become memory of a dtype and an order here.
 
 Function names and argument order are those of `_reference`. The binding asks each tensor for its
 address and byte count and checks them against the shape again; what it cannot know (dtype, layout,
@@ -8,7 +8,7 @@ reference's.
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from dataclasses import astuple
 from functools import lru_cache, partial
 from typing import Any
@@ -16,89 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._compiled_pointwise import (
-    adam_step as adam_step,
-    l1_loss as l1_loss,
-    l1_loss_backward as l1_loss_backward,
-    leaky_relu as leaky_relu,
-    leaky_relu_backward as leaky_relu_backward,
-    mse_loss as mse_loss,
-    mse_loss_backward as mse_loss_backward,
-    relu as relu,
-    relu_backward as relu_backward,
-    sgd_step as sgd_step,
-    sigmoid as sigmoid,
-    sigmoid_backward as sigmoid_backward,
-)
+from . import _reference
+from ._compiled_pointwise import Pointwise
 from ._finish import Finish, apply
-from ._library import _C, dense
-from ._reference import (
-    avg_pool2d as avg_pool2d,
-    avg_pool2d_backward as avg_pool2d_backward,
-    max_pool2d as max_pool2d,
-    max_pool2d_backward as max_pool2d_backward,
-    upsample_nearest2d as upsample_nearest2d,
-    upsample_nearest2d_backward as upsample_nearest2d_backward,
-)
+from ._library import dense
 from ._shape import ConvShape
 
 _DOUBLE = torch.float64
-
-
-@lru_cache(maxsize=4096)
-def _checked(shape: ConvShape) -> Any:
-    """The shape as the kernels take it, found valid once."""
-    return _C.Shape(astuple(shape))
-
-
-FINISHES = True
-
-_WINOGRAD_CHANNELS = 32
-"""Channels on both sides from which F(2 x 2) is faster; below, its transforms cost too much."""
-
-
-def fastest(product: str, shape: ConvShape) -> str:
-    """The algorithm that `auto` takes, by channels, kernel and stride alone.
-
-    Winograd's products for 3 x 3 kernels between many channels. The im2col chain for gradients of
-    large strides over few channels: each of many phases is too small a product, where one over all
-    taps fills its tiles.
-    """
-    if product == "conv2d_grad_weight":
-        return "implicit"
-    channels = min(shape.in_channels, shape.out_channels) // shape.groups
-    if shape.has_winograd and channels >= _WINOGRAD_CHANNELS:
-        return "winograd2"
-    phases = shape.stride_h * shape.stride_w
-    if product == "conv2d_grad_input" and shape.groups == 1 and phases > 16:
-        return "im2col" if shape.in_channels < 64 else "implicit"
-    return "implicit"
-
-
-def im2col(columns: Tensor, input: Tensor, shape: ConvShape) -> None:
-    input, last = dense(input)
-    _C.im2col(input.dtype is _DOUBLE, columns, input, last, _checked(shape))
-
-
-def col2im(output: Tensor, columns: Tensor, shape: ConvShape) -> None:
-    columns = columns.contiguous()
-    _, last = dense(output)
-    _C.col2im(columns.dtype is _DOUBLE, output, last, columns, _checked(shape))
-
-
-def matmul(out: Tensor, a: Tensor, b: Tensor, accumulate: bool) -> None:
-    _C.matmul(
-        out.dtype is _DOUBLE,
-        out.data_ptr(),
-        out.stride(),
-        a.data_ptr(),
-        a.stride(),
-        b.data_ptr(),
-        b.stride(),
-        (out.shape[0], out.shape[1], out.shape[2], a.shape[2]),
-        accumulate,
-    )
-
 
 _ACTIVATIONS = {"relu": 1, "leaky_relu": 2}
 _NO_FINISH = 0, 0.0, None
@@ -117,61 +41,195 @@ def _finish_while_writing(
     return _ACTIVATIONS[finish.activation], finish.negative_slope, output
 
 
-def conv2d(
-    output: Tensor,
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    shape: ConvShape,
-    finish: Finish | None = None,
-    winograd: int = 0,
-) -> None:
-    _convolve(_C and _C.conv2d, output, input, weight, bias, shape, finish, winograd)
+class Compiled(Pointwise):
+    """One library of kernels as a backend.
 
+    Parameters
+    ----------
+    library : module
+        `_C`, or what has its entries.
+    """
 
-def conv2d_grad_input(
-    grad_input: Tensor,
-    grad_output: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    shape: ConvShape,
-    finish: Finish | None = None,
-    winograd: int = 0,
-) -> None:
-    _convolve(
-        _C and _C.conv2d_grad_input, grad_input, grad_output, weight, bias, shape, finish, winograd
-    )
+    FINISHES = True
 
+    avg_pool2d = staticmethod(_reference.avg_pool2d)
+    avg_pool2d_backward = staticmethod(_reference.avg_pool2d_backward)
+    max_pool2d = staticmethod(_reference.max_pool2d)
+    max_pool2d_backward = staticmethod(_reference.max_pool2d_backward)
+    upsample_nearest2d = staticmethod(_reference.upsample_nearest2d)
+    upsample_nearest2d_backward = staticmethod(_reference.upsample_nearest2d_backward)
 
-def _convolve(
-    kernel: Any,
-    dest: Tensor,
-    source: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    shape: ConvShape,
-    finish: Finish | None,
-    winograd: int,
-) -> None:
-    source, source_last = dense(source)
-    _, dest_last = dense(dest)
-    if bias is not None:
+    def __init__(self, library: Any) -> None:
+        super().__init__(library)
+        self._checked = lru_cache(maxsize=4096)(self._check)
+
+    def _check(self, shape: ConvShape) -> Any:
+        """The shape as the kernels take it, found valid once."""
+        return self._library.Shape(astuple(shape))
+
+    def fastest(self, product: str, shape: ConvShape) -> str:
+        """The algorithm that `auto` takes, by channels, kernel and stride alone."""
+        return "implicit"
+
+    def by_winograd(self, algorithm: str, product: str, shape: ConvShape) -> Any:
+        """What computes a 3 x 3 convolution by Winograd's products, or this where it has none."""
+        return self
+
+    def im2col(self, columns: Tensor, input: Tensor, shape: ConvShape) -> None:
+        input, last = dense(input)
+        self._library.im2col(input.dtype is _DOUBLE, columns, input, last, self._checked(shape))
+
+    def col2im(self, output: Tensor, columns: Tensor, shape: ConvShape) -> None:
+        columns = columns.contiguous()
+        _, last = dense(output)
+        self._library.col2im(columns.dtype is _DOUBLE, output, last, columns, self._checked(shape))
+
+    def matmul(self, out: Tensor, a: Tensor, b: Tensor, accumulate: bool) -> None:
+        self._library.matmul(
+            out.dtype is _DOUBLE,
+            out.data_ptr(),
+            out.stride(),
+            a.data_ptr(),
+            a.stride(),
+            b.data_ptr(),
+            b.stride(),
+            (out.shape[0], out.shape[1], out.shape[2], a.shape[2]),
+            accumulate,
+        )
+
+    def conv2d(
+        self,
+        output: Tensor,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        shape: ConvShape,
+        finish: Finish | None = None,
+        winograd: int = 0,
+    ) -> None:
+        kernel = self._library.conv2d
+        self._convolve(kernel, output, input, weight, bias, shape, finish, winograd)
+
+    def conv2d_grad_input(
+        self,
+        grad_input: Tensor,
+        grad_output: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        shape: ConvShape,
+        finish: Finish | None = None,
+        winograd: int = 0,
+    ) -> None:
+        kernel = self._library.conv2d_grad_input
+        self._convolve(kernel, grad_input, grad_output, weight, bias, shape, finish, winograd)
+
+    def _convolve(
+        self,
+        kernel: Callable[..., None],
+        dest: Tensor,
+        source: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        shape: ConvShape,
+        finish: Finish | None,
+        winograd: int,
+    ) -> None:
+        source, source_last = dense(source)
+        _, dest_last = dense(dest)
+        if bias is not None:
+            bias = bias.contiguous()
+        finishing = _finish_while_writing(finish, dest, dest_last)
+        kernel(
+            weight.dtype is _DOUBLE,
+            dest,
+            dest_last,
+            source,
+            source_last,
+            weight.contiguous(),
+            bias,
+            self._checked(shape),
+            winograd,
+            *(finishing or _NO_FINISH),
+        )
+        if finishing is None and finish is not None:
+            apply(self, finish, dest)
+
+    def conv2d_grad_weight(
+        self,
+        grad_weight: Tensor,
+        grad_output: Tensor,
+        input: Tensor,
+        shape: ConvShape,
+        accumulate: bool,
+    ) -> None:
+        grad_output, grad_output_last = dense(grad_output)
+        input, input_last = dense(input)
+        self._library.conv2d_grad_weight(
+            input.dtype is _DOUBLE,
+            grad_weight,
+            grad_output,
+            grad_output_last,
+            input,
+            input_last,
+            self._checked(shape),
+            accumulate,
+        )
+
+    def conv2d_grad_bias(self, grad_bias: Tensor, grad_output: Tensor, accumulate: bool) -> None:
+        grad_output, last = dense(grad_output)
+        self._library.conv2d_grad_bias(
+            grad_output.dtype is _DOUBLE,
+            grad_bias,
+            grad_output,
+            last,
+            grad_output.shape,
+            accumulate,
+        )
+
+    def add_bias(self, image: Tensor, bias: Tensor) -> None:
+        _, last = dense(image)
         bias = bias.contiguous()
-    finishing = _finish_while_writing(finish, dest, dest_last)
-    kernel(
-        weight.dtype is _DOUBLE,
-        dest,
-        dest_last,
-        source,
-        source_last,
-        weight.contiguous(),
-        bias,
-        _checked(shape),
-        winograd,
-        *(finishing or _NO_FINISH),
-    )
-    if finishing is None and finish is not None:
-        apply(_SELF, finish, dest)
+        self._library.add_bias(image.dtype is _DOUBLE, image, last, bias, image.shape)
+
+
+class OnProcessor(Compiled):
+    """The kernels for main memory, which have Winograd's products as well."""
+
+    def __init__(self, library: Any) -> None:
+        super().__init__(library)
+        self._tiles = {2: _Winograd(self, 2), 4: _Winograd(self, 4)}
+
+    def fastest(self, product: str, shape: ConvShape) -> str:
+        """The algorithm that `auto` takes.
+
+        Winograd's products for 3 x 3 kernels between many channels. The im2col chain for gradients
+        of large strides over few channels: each of many phases is too small a product, where one
+        over all taps fills its tiles.
+        """
+        if product == "conv2d_grad_weight":
+            return "implicit"
+        channels = min(shape.in_channels, shape.out_channels) // shape.groups
+        if shape.has_winograd and channels >= _WINOGRAD_CHANNELS:
+            return "winograd2"
+        phases = shape.stride_h * shape.stride_w
+        if product == "conv2d_grad_input" and shape.groups == 1 and phases > 16:
+            return "im2col" if shape.in_channels < 64 else "implicit"
+        return "implicit"
+
+    def by_winograd(self, algorithm: str, product: str, shape: ConvShape) -> Any:
+        """Winograd's products; of few channels in the smaller tile.
+
+        What the transforms of F(4 x 4) round away does not shrink with the channels that are
+        summed: of fewer than 8 it would miss the bound of `tests/test_winograd.py`.
+        """
+        summed = shape.in_channels if product == "conv2d" else shape.out_channels
+        is_wide = algorithm == "winograd4" and summed // shape.groups >= _WIDE_TILE_CHANNELS
+        return self._tiles[4 if is_wide else 2]
+
+
+_WINOGRAD_CHANNELS = 32
+"""Channels on both sides from which F(2 x 2) is faster; below, its transforms cost too much."""
+_WIDE_TILE_CHANNELS = 8
 
 
 class _Winograd:
@@ -179,58 +237,7 @@ class _Winograd:
 
     FINISHES = True
 
-    def __init__(self, tile: int) -> None:
-        self.conv2d = partial(conv2d, winograd=tile)
-        self.conv2d_grad_input = partial(conv2d_grad_input, winograd=tile)
-        self.conv2d_grad_weight = conv2d_grad_weight
-
-
-def conv2d_grad_weight(
-    grad_weight: Tensor, grad_output: Tensor, input: Tensor, shape: ConvShape, accumulate: bool
-) -> None:
-    grad_output, grad_output_last = dense(grad_output)
-    input, input_last = dense(input)
-    _C.conv2d_grad_weight(
-        input.dtype is _DOUBLE,
-        grad_weight,
-        grad_output,
-        grad_output_last,
-        input,
-        input_last,
-        _checked(shape),
-        accumulate,
-    )
-
-
-def conv2d_grad_bias(grad_bias: Tensor, grad_output: Tensor, accumulate: bool) -> None:
-    grad_output, last = dense(grad_output)
-    _C.conv2d_grad_bias(
-        grad_output.dtype is _DOUBLE,
-        grad_bias,
-        grad_output,
-        last,
-        grad_output.shape,
-        accumulate,
-    )
-
-
-def add_bias(image: Tensor, bias: Tensor) -> None:
-    _, last = dense(image)
-    bias = bias.contiguous()
-    _C.add_bias(image.dtype is _DOUBLE, image, last, bias, image.shape)
-
-
-def by_winograd(algorithm: str, product: str, shape: ConvShape) -> _Winograd:
-    """Winograd's products; of few channels in the smaller tile.
-
-    What the transforms of F(4 x 4) round away does not shrink with the channels that are summed: of
-    fewer than 8 it would miss the bound of `tests/test_winograd.py`.
-    """
-    summed = shape.in_channels if product == "conv2d" else shape.out_channels
-    is_wide = algorithm == "winograd4" and summed // shape.groups >= _WIDE_TILE_CHANNELS
-    return _TILES[4 if is_wide else 2]
-
-
-_WIDE_TILE_CHANNELS = 8
-_TILES = {2: _Winograd(2), 4: _Winograd(4)}
-_SELF = sys.modules[__name__]
+    def __init__(self, backend: Compiled, tile: int) -> None:
+        self.conv2d = partial(backend.conv2d, winograd=tile)
+        self.conv2d_grad_input = partial(backend.conv2d_grad_input, winograd=tile)
+        self.conv2d_grad_weight = backend.conv2d_grad_weight

@@ -72,6 +72,11 @@ def _join_thread_pool() -> None:
 _join_thread_pool()
 
 
+def kernels() -> Any:
+    """The extension of the CPU kernels; None where there is none."""
+    return _C
+
+
 def new_tape(pictures: Iterable[Tensor], watched: Iterable[Tensor]) -> Any:
     """The extension's tape, see `_tape`."""
     return _C.Tape(*pictures, watched=watched)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pydenoise import memory
 
-from . import _compiled, _library
-from ._backend import current_algorithm, select
+from . import _library
+from ._backend import current_algorithm, is_compiled
 
 _Result = TypeVar("_Result")
 
@@ -73,7 +73,7 @@ def tape_key(picture: Any) -> tuple[Any, ...] | None:
     be on a tape as it is: no plain, dense 4-d tensor in main memory, or not for the kernels."""
     if type(picture) is not Tensor or not isinstance(picture, _KINDS) or picture.dim() != 4:
         return None
-    if select(picture) is not _compiled:
+    if not is_compiled(picture):
         return None
     is_contiguous = picture.is_contiguous()
     if not is_contiguous and not picture.is_contiguous(memory_format=torch.channels_last):
