@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         training,
     )
     from .nn import no_backward
-    from .ops import backends, show_config, use_algorithm, use_backend
+    from .ops import allow_tf32, backends, show_config, use_algorithm, use_backend
 
 __version__ = "0.1.0"
 
@@ -44,6 +44,7 @@ __all__ = [
     "no_backward",
     "use_backend",
     "use_algorithm",
+    "allow_tf32",
     "backends",
     "show_config",
     "__version__",
@@ -52,6 +53,7 @@ __all__ = [
 _HOMES = {
     "no_backward": "pydenoise.nn",
     "use_backend": "pydenoise.ops",
+    "allow_tf32": "pydenoise.ops",
     "use_algorithm": "pydenoise.ops",
     "backends": "pydenoise.ops",
     "show_config": "pydenoise.ops",

@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from sys import getrefcount
 from types import TracebackType
 
@@ -24,6 +25,7 @@ __all__ = [
     "is_recycling",
     "join",
     "joined",
+    "private",
     "recycling",
 ]
 
@@ -264,6 +266,19 @@ def is_pooled(tensor: Tensor) -> bool:
     """True for the very object that the calling thread's pool has handed out."""
     shelves = _pools.own.shelves.values()
     return any(slot.tensor is tensor for shelf in shelves for slot in shelf.slots)
+
+
+@contextmanager
+def private() -> Iterator[object]:
+    """Scope in which the calling thread recycles out of a pool that no other scope shares.
+
+    Whoever holds what the ``with`` statement gives keeps all tensors that were handed out inside.
+    """
+    shared, _pools.own = _pools.own, _Pool()
+    try:
+        yield _pools.own
+    finally:
+        _pools.own = shared
 
 
 def clear() -> None:

@@ -84,7 +84,7 @@ class Noise2Noise:
         """Forward and backward of pictures that are all of the batch, or some."""
         share = 1.0 if batch is None else len(source) / batch
 
-        def run() -> float:
+        def run(source: Tensor, target: Tensor) -> float:
             with interior(model, self.loss):
                 loss = self.loss.forward(model.forward(source), target)
                 model.backward_parameters(self.loss.backward(share))
@@ -94,11 +94,11 @@ class Noise2Noise:
 
 
 _PART_PIXELS = 32_768
-"""Pixels that go through a network together: 32 pictures of 32 x 32."""
+"""Pixels that go through a network together in main memory: 32 pictures of 32 x 32."""
 
 
 def _parts(source: Tensor) -> int:
-    if not isinstance(source, Tensor) or source.dim() != 4:
+    if not isinstance(source, Tensor) or source.dim() != 4 or not source.is_cpu:
         return 1
     batch, _, height, width = source.shape
     together = max(1, _PART_PIXELS // max(1, height * width))

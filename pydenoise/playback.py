@@ -61,7 +61,7 @@ def play(
     loss: nn.Loss,
     pictures: tuple[Tensor, Tensor],
     share: float,
-    step: Callable[[], float],
+    step: Callable[[Tensor, Tensor], float],
 ) -> float:
     """Run a step, or make its kernel calls again; returns its loss.
 
@@ -70,7 +70,7 @@ def play(
     model, loss : Module, Loss
         What `step` runs, and nothing else: forward, loss, and back to the parameters.
     pictures : (source, target)
-        What it reads.
+        What `step` takes.
     share : float
         The number by which it weighs the loss and its gradient.
     step : callable
@@ -79,23 +79,23 @@ def play(
     source, target = pictures
     key = ops.tape_key(source), ops.tape_key(target), share, type(loss)
     if None in key or source is target or not keeps_entries():
-        return step()
+        return step(source, target)
     tapes = _of_thread.networks.get(model)
     if tapes is None or tapes.changes != nn.Module.changes:
         tapes = _of_thread.networks[model] = _Tapes(model)
     if not tapes.can_record or type(loss) not in _KERNELS_ALONE or not loss.stays_inside():
-        return step()
+        return step(source, target)
     if key not in tapes.of:
         tapes.keep(key, None)
-        return step()
+        return step(source, target)
     tape = tapes.of[key]
     if tape is not None:
         if not tape.is_whole:
-            return step()
+            return step(source, target)
         numbers = tape.replay(source, target)
         if numbers is not None:
             return share * numbers[0]
-    tape = ops.Tape(source, target, watched=tapes.watched)
-    value = tape.record(step)
+    tape = ops.new_tape(source, target, watched=tapes.watched)
+    value = tape.record(step, source, target)
     tapes.keep(key, tape)
     return value

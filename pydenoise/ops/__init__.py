@@ -7,6 +7,7 @@ Names and argument orders are torch's.
 from __future__ import annotations
 
 from ._backend import (
+    allow_tf32,
     backends,
     current_algorithm,
     fastest_format,
@@ -48,7 +49,7 @@ from ._pooling import (
     upsample_nearest2d,
     upsample_nearest2d_backward,
 )
-from ._tape import Tape, tape_key
+from ._tape import Tape, new_tape, tape_key
 
 __all__ = [
     "Finish",
@@ -77,6 +78,7 @@ __all__ = [
     "mse_loss",
     "mse_loss_backward",
     "multiply_adds",
+    "new_tape",
     "relu",
     "relu_backward",
     "running",
@@ -87,6 +89,7 @@ __all__ = [
     "tape_key",
     "upsample_nearest2d",
     "upsample_nearest2d_backward",
+    "allow_tf32",
     "use_algorithm",
     "use_backend",
 ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextvars import ContextVar, Token
+from functools import cache
 from types import TracebackType
 from typing import Any
 
@@ -21,6 +22,7 @@ from pydenoise import memory
 from . import _library, _reference
 from ._chain import Chain
 from ._compiled import OnProcessor
+from ._cuda import OnDevice, tf32
 from ._shape import ConvShape
 
 BACKENDS = ("auto", "reference", "cpu", "cuda")
@@ -67,7 +69,7 @@ _algorithm: ContextVar[str] = ContextVar("pydenoise_algorithm", default="auto")
 class _Switch:
     """Set when called; when used as a context manager, set back at its end."""
 
-    def __init__(self, variable: ContextVar[Any], value: str) -> None:
+    def __init__(self, variable: ContextVar[Any], value: Any) -> None:
         self._variable = variable
         self._token: Token[Any] = variable.set(value)
 
@@ -132,6 +134,22 @@ def use_algorithm(name: str) -> _Switch:
     return _Switch(_algorithm, _known("algorithm", name, ALGORITHMS))
 
 
+def allow_tf32(allowed: bool = True) -> _Switch:
+    """Let float32 convolutions on a GPU round their factors to TF32, from now on or for a ``with``
+    block.
+
+    Parameters
+    ----------
+    allowed : bool
+        True takes the tensor cores where the GPU has them (compute capability 8.0): factors of 10
+        bits, sums in float32, a relative error of about 1e-3. Off at first: exact float32.
+        Gradients of weights stay exact.
+    """
+    if not isinstance(allowed, bool):
+        raise TypeError(f"allow_tf32: expected True or False, got {allowed!r}")
+    return _Switch(tf32, allowed)
+
+
 def current_backend() -> str:
     """The backend's name as chosen by `use_backend` or PYDENOISE_BACKEND."""
     name = _backend.get()
@@ -150,7 +168,7 @@ def select(tensor: Tensor) -> Any:
     """The backend module for a tensor, by the switch and the tensor's device."""
     name = _backend.get() or current_backend()
     if name == "auto":
-        return _IN_MAIN_MEMORY if tensor.is_cpu else _reference
+        return _IN_MAIN_MEMORY if tensor.is_cpu else _beside(tensor)
     if name == "reference":
         return _reference
     if name != tensor.device.type:
@@ -158,12 +176,23 @@ def select(tensor: Tensor) -> Any:
             f"backend {name!r} cannot work on a tensor on {tensor.device}; move the tensor or "
             f"call pydenoise.use_backend('auto')"
         )
-    return _ON_PROCESSOR
+    return _ON_PROCESSOR if tensor.is_cpu else _on_device()
+
+
+def _beside(tensor: Tensor) -> Any:
+    """What `auto` takes for a tensor that is not in main memory."""
+    return _on_device() or _reference if tensor.is_cuda else _reference
+
+
+@cache
+def _on_device() -> OnDevice | None:
+    """The CUDA backend, None where it cannot run; asked for when the first such tensor comes."""
+    return OnDevice(_library.cuda_kernels()) if _library.why_not_cuda() is None else None
 
 
 _ON_PROCESSOR = OnProcessor(_library.kernels())
 _IN_MAIN_MEMORY: Any = _ON_PROCESSOR if _library.why_not_cpu() is None else _reference
-_CHAINS: dict[Any, Chain] = {each: Chain(each) for each in (_reference, _ON_PROCESSOR)}
+_chain_of = cache(Chain)
 
 
 def convolver(product: str, tensor: Tensor, shape: ConvShape) -> Any:
@@ -176,7 +205,7 @@ def convolver(product: str, tensor: Tensor, shape: ConvShape) -> Any:
     if algorithm == "implicit":
         return backend
     if algorithm == "im2col":
-        return _CHAINS[backend]
+        return _chain_of(backend)
     return backend.by_winograd(algorithm, product, shape) if shape.has_winograd else backend
 
 

@@ -85,17 +85,9 @@ class Compiled(Pointwise):
         self._library.col2im(columns.dtype is _DOUBLE, output, last, columns, self._checked(shape))
 
     def matmul(self, out: Tensor, a: Tensor, b: Tensor, accumulate: bool) -> None:
-        self._library.matmul(
-            out.dtype is _DOUBLE,
-            out.data_ptr(),
-            out.stride(),
-            a.data_ptr(),
-            a.stride(),
-            b.data_ptr(),
-            b.stride(),
-            (out.shape[0], out.shape[1], out.shape[2], a.shape[2]),
-            accumulate,
-        )
+        sizes = (*out.shape, a.shape[2])
+        views = [each for tensor in (out, a, b) for each in (tensor.data_ptr(), tensor.stride())]
+        self._library.matmul(out.dtype is _DOUBLE, *views, sizes, accumulate)
 
     def conv2d(
         self,

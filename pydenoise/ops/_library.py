@@ -1,6 +1,6 @@
 """The compiled library: loaded once, joined with torch's threads; what it is and why it is not.
 
-This file alone imports the extension module; `_compiled` and `_compiled_pointwise` call it.
+This file alone imports the extension modules, `_C` for main memory and `_cuda` for GPUs.
 """
 
 from __future__ import annotations
@@ -17,12 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_C: Any  # the extension module, or None where it cannot be loaded
-try:
-    _C = import_module("pydenoise._C")
-except ImportError as error:
-    _C = None
-    _import_error = str(error)
+_import_errors: dict[str, str] = {}
+
+
+def _loaded(name: str) -> Any:
+    """An extension module, or None where it cannot be loaded."""
+    try:
+        return import_module(f"pydenoise.{name}")
+    except ImportError as error:
+        _import_errors[name] = str(error)
+        return None
+
+
+_C, _cuda = _loaded("_C"), _loaded("_cuda")
 
 
 def _build_record() -> dict[str, Any]:
@@ -37,15 +44,23 @@ def _build_record() -> dict[str, Any]:
 
 def why_not_cpu() -> str | None:
     """None when the CPU kernels can run, otherwise the reason."""
-    if _C is not None:
-        return None
-    built = _build_record().get("cpu", "built")
-    return f"the kernels cannot be loaded ({_import_error})" if built == "built" else str(built)
+    return None if _C is not None else _why_not_loaded("_C", "cpu")
 
 
 def why_not_cuda() -> str | None:
-    """The reason why there are no CUDA kernels."""
-    return "this release has none"
+    """None when the CUDA kernels can run, otherwise the reason."""
+    if _cuda is None:
+        return _why_not_loaded("_cuda", "cuda")
+    if torch.version.cuda is None:
+        return "this torch was built without CUDA; install one with it"
+    return _cuda.why_unavailable() or None
+
+
+def _why_not_loaded(name: str, kernels: str) -> str:
+    built = _build_record().get(kernels, "built")
+    if built != "built":
+        return str(built)
+    return f"the kernels cannot be loaded ({_import_errors[name]})"
 
 
 def _join_thread_pool() -> None:
@@ -75,6 +90,11 @@ _join_thread_pool()
 def kernels() -> Any:
     """The extension of the CPU kernels; None where there is none."""
     return _C
+
+
+def cuda_kernels() -> Any:
+    """The extension of the CUDA kernels; None where there is none."""
+    return _cuda
 
 
 def new_tape(pictures: Iterable[Tensor], watched: Iterable[Tensor]) -> Any:

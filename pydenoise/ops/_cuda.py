@@ -1,0 +1,188 @@
+"""The CUDA kernels as a library like that of the CPU: what they need beside it comes from torch.
+
+Each call goes to the device of its tensors and to torch's current stream there. Scratch memory is
+torch's, so that nothing waits for an allocation. Numbers are read back, which waits for the device;
+inside `Deferred` they are not, and what decides over a step's size is read on the device, as a
+captured CUDA graph needs it.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pydenoise import memory
+
+from ._compiled import Compiled
+
+RULE_NUMBERS = 8
+"""Numbers of an optimizer's rule as the kernels read them."""
+
+tf32: ContextVar[bool] = ContextVar("pydenoise_tf32", default=False)
+
+
+def rule_row(numbers: Sequence[float]) -> list[float]:
+    """The numbers of an update rule, filled up to what the kernels read."""
+    return [*numbers, *[0.0] * (RULE_NUMBERS - len(numbers))]
+
+
+class _OfThread(threading.local):
+    deferred: Deferred | None = None
+
+
+_of_thread = _OfThread()
+
+
+class Deferred:
+    """Scope in which the calling thread waits for no number of the device.
+
+    Attributes
+    ----------
+    numbers : list of Tensor (1,), float64
+        What kernels returned inside, in order; the calls themselves return NaN.
+
+    Parameters
+    ----------
+    rule : Tensor (8,), float64, optional
+        Read by the optimizers' kernels inside, in place of what they are called with.
+    """
+
+    def __init__(self, rule: Tensor | None = None) -> None:
+        self.numbers: list[Tensor] = []
+        self.rule = rule
+
+    def __enter__(self) -> Deferred:
+        self._outer = _of_thread.deferred
+        _of_thread.deferred = self
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _of_thread.deferred = self._outer
+
+
+def queue_of(device: torch.device) -> tuple[int, int]:
+    """Index of a device, and the address of torch's current stream on it."""
+    return device.index or 0, torch.cuda.current_stream(device).cuda_stream
+
+
+class Library:
+    """The module `_cuda` with the entries of `_C`."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+        self.Shape = module.Shape
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        entry = getattr(self._module, name)
+
+        def call(is_double: bool, dest: Tensor, *rest: Any) -> None:
+            entry(is_double, dest, *rest, *queue_of(dest.device))
+
+        setattr(self, name, call)
+        return call
+
+    def matmul(self, *operands: Any) -> None:
+        """On the current device: the operands are addresses."""
+        where = queue_of(torch.device("cuda", torch.cuda.current_device()))
+        self._module.matmul(*operands, *where)
+
+    def conv2d(self, *operands: Any) -> None:
+        self._convolve(self._module.conv2d, *operands)
+
+    def conv2d_grad_input(self, *operands: Any) -> None:
+        self._convolve(self._module.conv2d_grad_input, *operands)
+
+    def _convolve(self, entry: Callable[..., None], *operands: Any) -> None:
+        *pictures, _, activation, slope, output = operands
+        where = queue_of(operands[1].device)
+        entry(*pictures, tf32.get(), activation, slope, output, *where)
+
+    def conv2d_grad_weight(self, is_double: bool, dest: Tensor, *rest: Any) -> None:
+        count = self._module.conv2d_grad_weight_workspace(is_double, rest[-2])
+        scratch = _scratch(dest, count)
+        where = queue_of(dest.device)
+        self._module.conv2d_grad_weight(is_double, dest, *rest, scratch, *where)
+
+    def conv2d_grad_bias(self, is_double: bool, dest: Tensor, *rest: Any) -> None:
+        count = self._module.conv2d_grad_bias_workspace(is_double, rest[-2])
+        scratch = _scratch(dest, count)
+        where = queue_of(dest.device)
+        self._module.conv2d_grad_bias(is_double, dest, *rest, scratch, *where)
+
+    def mse_loss(self, is_double: bool, input: Tensor, target: Tensor) -> float:
+        return self._mean("mse_loss", is_double, input, target)
+
+    def l1_loss(self, is_double: bool, input: Tensor, target: Tensor) -> float:
+        return self._mean("l1_loss", is_double, input, target)
+
+    def _mean(self, name: str, is_double: bool, input: Tensor, target: Tensor) -> float:
+        count = getattr(self._module, f"{name}_workspace")(is_double, input.numel())
+        mean = memory.empty((1,), dtype=torch.float64, device=input.device)
+        scratch, where = _scratch(input, count), queue_of(input.device)
+        getattr(self._module, name)(is_double, mean, input, target, scratch, *where)
+        deferred = _of_thread.deferred
+        if deferred is None:
+            return mean.item()
+        deferred.numbers.append(mean)
+        return math.nan
+
+    def sgd_step(
+        self,
+        is_double: bool,
+        param: Tensor,
+        grad: Tensor,
+        momentum_buffer: Tensor | None,
+        rule: Sequence[float],
+        *kind: bool,
+    ) -> None:
+        numbers, where = _rule(rule, param.device), queue_of(param.device)
+        self._module.sgd_step(is_double, param, grad, momentum_buffer, numbers, *kind, *where)
+
+    def adam_step(
+        self,
+        is_double: bool,
+        param: Tensor,
+        grad: Tensor,
+        exp_avg: Tensor,
+        exp_avg_sq: Tensor,
+        rule: Sequence[float],
+        decoupled: bool,
+        step: int,
+    ) -> None:
+        numbers, where = _rule((*rule, step), param.device), queue_of(param.device)
+        state = param, grad, exp_avg, exp_avg_sq
+        self._module.adam_step(is_double, *state, numbers, decoupled, *where)
+
+
+def _scratch(like: Tensor, nbytes: int) -> Tensor:
+    return memory.empty((nbytes,), dtype=torch.uint8, device=like.device)
+
+
+def _rule(numbers: Sequence[float], device: torch.device) -> Tensor:
+    deferred = _of_thread.deferred
+    if deferred is not None and deferred.rule is not None:
+        return deferred.rule
+    return torch.tensor(rule_row(numbers), dtype=torch.float64).to(device)
+
+
+class OnDevice(Compiled):
+    """The CUDA kernels as a backend: one algorithm beside the report's chain."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__(Library(module))
+
+    def matmul(self, out: Tensor, a: Tensor, b: Tensor, accumulate: bool) -> None:
+        with torch.cuda.device(out.device):
+            super().matmul(out, a, b, accumulate)
