@@ -18,6 +18,7 @@ from pydenoise import models, nn, optim
 from pydenoise.checkpoint import load_weights
 from pydenoise.data import Augmented, PairSource
 from pydenoise.data.pairs import Batch, Indices, scaled
+from pydenoise.data.resident import ResidentPairs, ResidentTensors
 from pydenoise.inference import denoise
 from pydenoise.nn import Conv2d, ConvTranspose2d as TransposeConv2d, ReLU, Sequential, Sigmoid
 from pydenoise.training import train
@@ -176,11 +177,10 @@ class Model:
             raise ValueError(
                 f"train: heights and widths must be multiples of 4, got {tuple(train_input.shape)}"
             )
-        device = train_input.device
-        self.network.to(device)
+        self.network.to(train_input.device)
         train(
             self.network,
-            _Sent(Augmented(_Pairs(train_input.cpu(), train_target.cpu())), device),
+            Augmented(_Pairs(train_input.cpu(), train_target.cpu())),
             epochs=num_epochs,
             batch_size=BATCH_SIZE,
             optimizer=optim.Adam(self.network, lr=LEARNING_RATE),
@@ -221,27 +221,11 @@ class _Pairs(PairSource):
         rows = torch.from_numpy(indices)
         return scaled(self._source[rows]), scaled(self._target[rows])
 
+    def resident(self, device: torch.device) -> ResidentPairs:
+        return ResidentTensors(self._source, self._target, device)
+
     def describe(self) -> dict[str, Any]:
         return {"kind": "the course's pairs", "pairs": len(self), "shape": list(self.shape)}
-
-
-class _Sent(PairSource):
-    """A source whose batches are sent to where the network lives."""
-
-    def __init__(self, source: PairSource, device: torch.device) -> None:
-        self._source = source
-        self._device = device
-        self.shape = source.shape
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def batch(self, indices: Indices, epoch: int) -> Batch:
-        source, target = self._source.batch(indices, epoch)
-        return source.to(self._device), target.to(self._device)
-
-    def describe(self) -> dict[str, Any]:
-        return self._source.describe()
 
 
 def _check(pictures: Tensor, name: str) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor
 
 from pydenoise import nn, ops
@@ -30,14 +31,24 @@ _KERNELS_ALONE = frozenset(
 )
 
 
+def can_capture(model: nn.Module, loss: nn.Loss, device: torch.device) -> bool:
+    """Whether steps of this model and loss on a device can be kept as a CUDA graph."""
+    on_device = torch.empty(0, device=device)
+    return on_device.is_cuda and ops.is_compiled(on_device) and _calls_kernels_alone(model, loss)
+
+
+def _calls_kernels_alone(model: nn.Module, loss: nn.Loss) -> bool:
+    every = (*model.modules(), loss)
+    return all(type(each) in _KERNELS_ALONE and each.stays_inside() for each in every)
+
+
 class _Tapes:
     """One network's tapes by what decides over their calls; None for a key met once."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, loss: nn.Loss) -> None:
         self.changes = nn.Module.changes
-        self.can_record = model.stays_inside() and all(
-            type(module) in _KERNELS_ALONE and module.training for module in model.modules()
-        )
+        is_training = all(module.training for module in model.modules())
+        self.can_record = is_training and _calls_kernels_alone(model, loss)
         self.watched = [t for each in model.parameters() for t in (each.data, each.grad)]
         self.of: OrderedDict[Any, ops.Tape | None] = OrderedDict()
 
@@ -82,7 +93,7 @@ def play(
         return step(source, target)
     tapes = _of_thread.networks.get(model)
     if tapes is None or tapes.changes != nn.Module.changes:
-        tapes = _of_thread.networks[model] = _Tapes(model)
+        tapes = _of_thread.networks[model] = _Tapes(model, loss)
     if not tapes.can_record or type(loss) not in _KERNELS_ALONE or not loss.stays_inside():
         return step(source, target)
     if key not in tapes.of:

@@ -8,55 +8,32 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import islice
 from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
-from pydenoise.data import generator
+from pydenoise import playback
 from pydenoise.inference import evaluate
 from pydenoise.nn import Module
 from pydenoise.objectives import Noise2Noise
 from pydenoise.optim import Optimizer, Schedule, constant
+from pydenoise.steps import Average, Steps, TrainingDiverged
 
 if TYPE_CHECKING:
     from pydenoise.data import PairSource
 
+__all__ = ["Record", "TrainingDiverged", "TrainingResult", "train"]
+
 Record = dict[str, Any]
 
-_BATCHES_AHEAD = 3
 _SECONDS_BETWEEN_REPORTS = 0.1
-
-
-class TrainingDiverged(RuntimeError):
-    """The loss or the weights stopped being finite numbers.
-
-    Attributes
-    ----------
-    step : int
-        The step, counted from 1, after which it was seen.
-    lr : float
-        The learning rate of that step.
-    """
-
-    def __init__(self, what: str, step: int, lr: float) -> None:
-        super().__init__(
-            f"training diverged: {what} at step {step} with lr {lr:g}; "
-            f"start again with a smaller rate, {lr / 4:.2g} say, and look for NaN in the data"
-        )
-        self.step = step
-        self.lr = lr
 
 
 @dataclass(frozen=True)
@@ -164,30 +141,31 @@ def train(
     schedule = schedule or constant()
     base_lr = optimizer.lr
     weights = model.flatten().data
-    averaged = _Average(weights, average)
+    if validation is not None:
+        validation = validation[0].to(weights.device), validation[1].to(weights.device)
+    averaged = Average(weights, average)
     plan = _Plan(epochs * math.ceil(len(pairs) / batch_size))
     diary = _Diary(plan, epochs, log, progress)
     step = 0
+
+    def rate(step: int) -> float:
+        return base_lr * schedule(plan.progress(step))
+
     model.train()
     model.zero_grad()
+    steps = _steps(model, pairs, objective, optimizer, batch_size, seed, averaged)
     try:
         for epoch in range(epochs):
-            with closing(_batches(pairs, batch_size, seed, epoch)) as batches:
-                for source, target in islice(batches, plan.steps - step):
-                    optimizer.lr = lr = base_lr * schedule(plan.progress(step))
-                    loss = objective.step(model, source, target)
+            with closing(steps.epoch(epoch, step, plan.steps - step, rate)) as taken:
+                for lr, loss, pictures in taken:
                     step += 1
-                    if not math.isfinite(loss):
-                        raise TrainingDiverged(f"the loss is {loss}", step, lr)
-                    optimizer.step()
-                    optimizer.zero_grad()
-                    if not math.isfinite(weights.sum().item()):
-                        raise TrainingDiverged("a weight is not finite", step, lr)
-                    averaged.update(step)
-                    diary.step(step, lr, loss, len(source))
+                    diary.step(step, lr, loss, pictures)
             if validation is not None:
-                with averaged.in_use():
+                latest = averaged.exchange()
+                try:
                     diary.measures = evaluate(model, *validation)
+                finally:
+                    weights.copy_(latest)
             diary.end_epoch()
             if time_limit is not None:
                 plan.fit(step, diary.seconds(), time_limit)
@@ -198,8 +176,21 @@ def train(
         raise
     finally:
         optimizer.lr = base_lr
-    averaged.adopt()
+    averaged.exchange()
     return diary.result()
+
+
+def _steps(model: Module, pairs: PairSource, objective: Noise2Noise, *rest: Any) -> Steps:
+    """Whole steps as CUDA graphs where model, objective and pairs allow it; else one by one."""
+    device = next(model.parameters()).data.device
+    given = model, pairs, objective, *rest
+    if type(objective) is Noise2Noise and playback.can_capture(model, objective.loss, device):
+        resident = pairs.resident(device)
+        if resident is not None:
+            from pydenoise.device_steps import DeviceSteps
+
+            return DeviceSteps(*given).reside(resident)
+    return Steps(*given)
 
 
 def _check(
@@ -226,33 +217,6 @@ def _check(
         raise ValueError(f"train: time_limit must be positive, got {time_limit}")
 
 
-def _batches(
-    pairs: PairSource, batch_size: int, seed: int, epoch: int
-) -> Generator[tuple[Tensor, Tensor], None, None]:
-    """One epoch's batches in shuffled order, cut ahead by a thread where a core is left for it.
-
-    A batch depends on its indices and the epoch alone, so the thread changes no number. Without a
-    core of its own it would hold up the kernels, whose threads wait for each other. Closing the
-    generator waits for the batch under way and drops the rest.
-    """
-    order = generator(seed, epoch, 0, "order").permutation(len(pairs))
-    parts = (order[start : start + batch_size] for start in range(0, len(order), batch_size))
-    if torch.get_num_threads() >= (os.cpu_count() or 1):
-        yield from (pairs.batch(part, epoch) for part in parts)
-        return
-    ahead: deque[Future[tuple[Tensor, Tensor]]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="pydenoise-batches") as worker:
-        try:
-            for part in parts:
-                ahead.append(worker.submit(pairs.batch, part, epoch))
-                if len(ahead) > _BATCHES_AHEAD:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            worker.shutdown(wait=False, cancel_futures=True)
-
-
 class _Plan:
     """How many steps the run has, and how far in the schedule each one is."""
 
@@ -274,33 +238,6 @@ class _Plan:
         if step < self.steps != steps:
             self._bend = (step, self.progress(step))
             self.steps = steps
-
-
-class _Average:
-    """Exponential moving average of the flat weights; a decay of 0 keeps none."""
-
-    def __init__(self, weights: Tensor, decay: float) -> None:
-        self._weights = weights
-        self._decay = decay
-        self._average = weights.clone() if decay else weights
-
-    def update(self, step: int) -> None:
-        if self._decay:
-            decay = min(self._decay, (1 + step) / (10 + step))
-            self._average.lerp_(self._weights, 1 - decay)
-
-    @contextmanager
-    def in_use(self) -> Iterator[None]:
-        """The averaged weights stand in the model inside the block."""
-        latest = self._weights.clone()
-        self.adopt()
-        try:
-            yield
-        finally:
-            self._weights.copy_(latest)
-
-    def adopt(self) -> None:
-        self._weights.copy_(self._average)
 
 
 class _Diary:

@@ -41,7 +41,9 @@ MAY_IMPORT = {
     "report": {"atomic"},
     "checkpoint": {"atomic", "nn", "models"},  # a weights file holds the network's description
     "distributed": {"memory"},
-    "training": NETWORK | LEAVES | {"distributed", "inference"},  # to validate
+    "steps": NETWORK | LEAVES,
+    "device_steps": NETWORK | LEAVES | {"steps"},
+    "training": NETWORK | LEAVES | {"distributed", "inference", "steps", "device_steps"},
     "inference": NETWORK | LEAVES,
     "denoiser": NETWORK | LEAVES | {"training", "inference"},
     "ee559": PUBLIC,

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from pydenoise.data.noise import generator
+from pydenoise.data.resident import ResidentAugmented, ResidentPairs, ResidentTensors
 
 Indices: TypeAlias = npt.NDArray[np.integer[Any]]
 Batch: TypeAlias = tuple[Tensor, Tensor]
@@ -74,6 +75,10 @@ class PairSource(ABC):
             New, contiguous, on the scale 0..1; noise may leave that range.
         """
 
+    def resident(self, device: torch.device) -> ResidentPairs | None:
+        """The same pairs in a device's memory; None where batches are made by the processor."""
+        return None
+
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """What this is, as JSON can hold it: for the log and the weights' header."""
@@ -111,6 +116,9 @@ class TensorPairs(PairSource):
     def batch(self, indices: Indices, epoch: int) -> Batch:
         rows = torch.from_numpy(checked(indices, len(self)))
         return scaled(self._first.index_select(0, rows)), scaled(self._second.index_select(0, rows))
+
+    def resident(self, device: torch.device) -> ResidentPairs:
+        return ResidentTensors(self._first, self._second, device)
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "tensor pairs", "pairs": len(self), "shape": list(self.shape)}
@@ -175,6 +183,13 @@ class Augmented(PairSource):
             after[first][position] = _turned(before[0][position], choice)
             after[second][position] = _turned(before[1][position], choice)
         return turned
+
+    def resident(self, device: torch.device) -> ResidentPairs | None:
+        pairs = self._source.resident(device)
+        if pairs is None:
+            return None
+        bits = _FLIP_ROWS, _FLIP_COLUMNS, _TRANSPOSE, _SWAP
+        return ResidentAugmented(pairs, self._choices, bits, len(self), device)
 
     def describe(self) -> dict[str, Any]:
         source = self._source.describe()

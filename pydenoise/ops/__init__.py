@@ -11,6 +11,7 @@ from ._backend import (
     backends,
     current_algorithm,
     fastest_format,
+    is_compiled,
     multiply_adds,
     running,
     show_config,
@@ -26,6 +27,7 @@ from ._conv import (
     conv2d_grad_weight,
     conv_transpose2d,
 )
+from ._cuda import RULE_NUMBERS, Deferred, rule_row
 from ._finish import Finish
 from ._pointwise import (
     adam_step,
@@ -52,6 +54,8 @@ from ._pooling import (
 from ._tape import Tape, new_tape, tape_key
 
 __all__ = [
+    "RULE_NUMBERS",
+    "Deferred",
     "Finish",
     "Tape",
     "adam_step",
@@ -81,6 +85,8 @@ __all__ = [
     "new_tape",
     "relu",
     "relu_backward",
+    "rule_row",
+    "is_compiled",
     "running",
     "sgd_step",
     "show_config",

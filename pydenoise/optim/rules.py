@@ -55,6 +55,10 @@ class Optimizer:
         """Update all parameters from their gradients, in place."""
         raise TypeError(f"{type(self).__name__} defines no step")
 
+    def rule(self, lr: float, step: int) -> tuple[float, ...]:
+        """The numbers of a step counted from 1, in the order in which CUDA kernels read them."""
+        raise TypeError(f"{type(self).__name__} defines no rule")
+
     def zero_grad(self) -> None:
         """Set all gradients to zero; a module given to the optimizer also drops its stacks."""
         if self._module is not None:
@@ -272,6 +276,9 @@ class SGD(Optimizer):
         self.dampening = dampening
         self.nesterov = nesterov
 
+    def rule(self, lr: float, step: int) -> tuple[float, ...]:
+        return lr, self.momentum, self.dampening, self.weight_decay
+
     def step(self) -> None:
         is_first = self.momentum != 0 and "momentum_buffer" not in self._state
         if is_first:
@@ -334,6 +341,9 @@ class Adam(Optimizer):
         self._check("eps", eps, eps >= 0, "at least 0")
         self.betas = betas
         self.eps = eps
+
+    def rule(self, lr: float, step: int) -> tuple[float, ...]:
+        return lr, *self.betas, self.eps, self.weight_decay, step
 
     def step(self) -> None:
         self._state_of("exp_avg")

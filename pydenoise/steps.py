@@ -1,0 +1,178 @@
+"""The steps of a training run: batches in, updated weights out.
+
+One step follows the other here; `pydenoise.device_steps` makes one CUDA graph of a whole step.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pydenoise.data import generator
+from pydenoise.nn import Module
+from pydenoise.objectives import Noise2Noise
+from pydenoise.optim import Optimizer
+
+if TYPE_CHECKING:
+    from pydenoise.data import PairSource
+
+_BATCHES_AHEAD = 3
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss or the weights stopped being finite numbers.
+
+    Attributes
+    ----------
+    step : int
+        The step, counted from 1, after which it was seen.
+    lr : float
+        The learning rate of that step.
+    """
+
+    def __init__(self, what: str, step: int, lr: float) -> None:
+        super().__init__(
+            f"training diverged: {what} at step {step} with lr {lr:g}; "
+            f"start again with a smaller rate, {lr / 4:.2g} say, and look for NaN in the data"
+        )
+        self.step = step
+        self.lr = lr
+
+
+class Done(NamedTuple):
+    """A step that has been taken: its learning rate, its loss, and how many pairs it saw."""
+
+    lr: float
+    loss: float
+    pictures: int
+
+
+class Average:
+    """Exponential moving average of the flat weights; a decay of 0 keeps none."""
+
+    def __init__(self, weights: Tensor, decay: float) -> None:
+        self._weights = weights
+        self._decay = decay
+        self._average = weights.clone() if decay else weights
+
+    def share(self, step: int) -> float:
+        """How far the average goes to the weights after a step, counted from 1."""
+        return 1 - min(self._decay, (1 + step) / (10 + step))
+
+    def update(self, share: float | Tensor) -> None:
+        """Go that far."""
+        if self._decay:
+            self._average.lerp_(self._weights, share)
+
+    def exchange(self) -> Tensor:
+        """Put the average into the weights; returns what stood there."""
+        latest = self._weights.clone()
+        self._weights.copy_(self._average)
+        return latest
+
+
+class Steps:
+    """A training run's steps.
+
+    Parameters
+    ----------
+    model : Module
+        Flattened, in training mode; where it lies the steps are computed.
+    pairs, objective, optimizer, batch_size, seed
+        As in `pydenoise.training.train`.
+    average : Average
+        Follows the weights after each step.
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        pairs: PairSource,
+        objective: Noise2Noise,
+        optimizer: Optimizer,
+        batch_size: int,
+        seed: int,
+        average: Average,
+    ) -> None:
+        self._model, self._pairs, self._objective = model, pairs, objective
+        self._optimizer, self._batch_size, self._seed = optimizer, batch_size, seed
+        self._average = average
+        self._weights = model.flatten().data
+        self._device = self._weights.device
+
+    def epoch(
+        self, epoch: int, first: int, count: int, rate: Callable[[int], float]
+    ) -> Generator[Done, None, None]:
+        """Take the steps of an epoch, at most `count`, every pair once.
+
+        Parameters
+        ----------
+        epoch : int
+        first : int
+            Number of the first step in the run, from 0.
+        rate : callable
+            Learning rate of a step by its number.
+
+        Raises
+        ------
+        TrainingDiverged
+            When the loss or a weight is no longer finite.
+        """
+        with closing(self._batches(self._order(epoch), epoch)) as batches:
+            for step, batch in enumerate(islice(batches, count), first):
+                source, target = map(self._here, batch)
+                yield self._step(step, rate(step), source, target)
+
+    def _order(self, epoch: int) -> Any:
+        return generator(self._seed, epoch, 0, "order").permutation(len(self._pairs))
+
+    def _here(self, batch: Tensor) -> Tensor:
+        if self._device.type == "cpu":
+            return batch
+        return batch.pin_memory().to(self._device, non_blocking=True)
+
+    def _step(self, step: int, lr: float, source: Tensor, target: Tensor) -> Done:
+        self._optimizer.lr = lr
+        loss = self._objective.step(self._model, source, target)
+        if not math.isfinite(loss):
+            raise TrainingDiverged(f"the loss is {loss}", step + 1, lr)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        if not math.isfinite(self._weights.sum().item()):
+            raise TrainingDiverged("a weight is not finite", step + 1, lr)
+        self._average.update(self._average.share(step + 1))
+        return Done(lr, loss, len(source))
+
+    def _batches(self, order: Any, epoch: int) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Batches in the given order, cut ahead by a thread where a core is left for it.
+
+        A batch depends on its indices and the epoch alone, so the thread changes no number. Without
+        a core of its own it would hold up the kernels, whose threads wait for each other. Closing
+        the generator waits for the batch under way and drops the rest.
+        """
+        size = self._batch_size
+        parts = (order[start : start + size] for start in range(0, len(order), size))
+        is_busy = torch.get_num_threads() >= (os.cpu_count() or 1)
+        if is_busy and self._device.type == "cpu":
+            yield from (self._pairs.batch(part, epoch) for part in parts)
+            return
+        ahead: deque[Future[tuple[Tensor, Tensor]]] = deque()
+        with ThreadPoolExecutor(1, thread_name_prefix="pydenoise-batches") as worker:
+            try:
+                for part in parts:
+                    ahead.append(worker.submit(self._pairs.batch, part, epoch))
+                    if len(ahead) > _BATCHES_AHEAD:
+                        yield ahead.popleft().result()
+                while ahead:
+                    yield ahead.popleft().result()
+            finally:
+                worker.shutdown(wait=False, cancel_futures=True)
