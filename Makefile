@@ -13,6 +13,7 @@ export PIP_BUILD_CONSTRAINT := $(CONSTRAINTS)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 SOURCES := $(wildcard csrc/*.* csrc/*/*.*)
+CPP := $(filter-out %.py,$(SOURCES)) $(wildcard tests/cuda_on_host/*.*)
 
 .PHONY: help install demo test test-install bench bench-scaling mutants clean
 .PHONY: lint lint-ruff lint-format lint-types lint-cpp format
@@ -58,12 +59,12 @@ lint-types: $(VENV)/.installed $(VENV)/.tools
 	$(BIN)/mypy pydenoise
 
 lint-cpp: $(VENV)/.tools
-	$(BIN)/clang-format --dry-run -Werror $(SOURCES)
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
 
 format: $(VENV)/.tools
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(SOURCES)
+	$(BIN)/clang-format -i $(CPP)
 
 install: $(VENV)/.installed
 

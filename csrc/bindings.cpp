@@ -33,8 +33,6 @@ namespace py = pybind11;
 namespace pydenoise {
 namespace {
 
-using Sizes4 = std::array<int64_t, 4>;
-
 template <class T>
 cpu::ImageView<T> input_image(T* data, const ConvShape& s, bool channels_last) {
   return cpu::dense_image(data, s.in_channels, s.in_h, s.in_w, channels_last);
@@ -337,7 +335,7 @@ void adam_step(bool is_double, Memory param, Memory grad, Memory exp_avg, Memory
 PYBIND11_MODULE(_C, m) {
   using namespace pydenoise;
   m.doc() = "pydenoise's CPU kernels on raw memory; use pydenoise.ops.";
-  py::class_<ConvShape>(m, "Shape").def(py::init(&checked_shape));
+  py::class_<ConvShape>(m, "Shape").def(py::init(&checked));
   py::class_<Tape>(m, "Tape")
       .def(py::init<const py::args&, const py::iterable&>(), py::kw_only(), py::arg("watched"))
       .def("start", &Tape::start)

@@ -1,4 +1,4 @@
-// A ConvShape as it comes from Python, and how many elements its operands must have.
+// The shape as Python hands it over, found valid once, and the elements of what it describes.
 #pragma once
 
 #include <array>
@@ -12,8 +12,9 @@
 namespace pydenoise {
 
 using ShapeNumbers = std::array<int64_t, 16>;
+using Sizes4 = std::array<int64_t, 4>;
 
-inline ConvShape checked_shape(const ShapeNumbers& n) {
+inline ConvShape checked(const ShapeNumbers& n) {
   const ConvShape shape{n[0], n[1], n[2],  n[3],  n[4],  n[5],  n[6],  n[7],
                         n[8], n[9], n[10], n[11], n[12], n[13], n[14], n[15]};
   const std::string why = why_invalid(shape);

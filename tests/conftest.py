@@ -15,6 +15,7 @@ import pytest
 import torch
 from cases import Operands
 from hypothesis import HealthCheck, settings
+from on_host import Kernels, build, compiler
 from terminal import course_file, folder, run, weights  # noqa: F401 (fixtures)
 from torch import Tensor
 
@@ -184,3 +185,11 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 def memory_format(request: pytest.FixtureRequest) -> torch.memory_format:
     """Run the test in either memory format."""
     return request.param
+
+
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+    """The CUDA kernels, built to run on this machine's processor."""
+    if compiler() is None:
+        pytest.skip("no g++ to build the CUDA kernels for the host")
+    return Kernels(build(tmp_path_factory.mktemp("cuda_on_host")))

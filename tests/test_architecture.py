@@ -64,8 +64,10 @@ SCRIPTS = sorted((ROOT / "bench").glob("*.py"))
 HEADERS = sorted(CSRC.rglob("*.h"))
 SOURCES = sorted(CSRC.rglob("*.cpp"))
 PIECES = sorted(CSRC.rglob("*.inl"))  # included into a source, incomplete alone
-COMPILE_ALONE = [path for path in HEADERS + SOURCES if not path.name.startswith("bindings")]
-CODE = [*MODULES, *SCRIPTS, *HEADERS, *SOURCES, *PIECES, *sorted(CSRC.rglob("*.cu*"))]
+CUDA = sorted(CSRC.rglob("*.cu*"))
+COMPILE_ALONE = [path for path in HEADERS + SOURCES + CUDA if not path.name.startswith("bindings")]
+HOST_CUDA = sorted((ROOT / "tests" / "cuda_on_host").iterdir())  # stands in for CUDA's headers
+CODE = [*MODULES, *SCRIPTS, *HEADERS, *SOURCES, *PIECES, *CUDA, *HOST_CUDA, *CSRC.rglob("*.py")]
 
 
 def name_of(path: Path) -> str:
@@ -330,7 +332,7 @@ assert not heavy, heavy
 # --- C++ ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", HEADERS + SOURCES + PIECES, ids=name_of)
+@pytest.mark.parametrize("path", HEADERS + SOURCES + PIECES + CUDA, ids=name_of)
 def test_kernels_include_only_what_lies_below(path: Path) -> None:
     included = re.findall(r'^\s*#\s*include\s*([<"][^>"]+)', path.read_text(), flags=re.M)
     foreign = [name[1:] for name in included if re.match(r"<(torch|ATen|c10|caffe2)/", name)]
@@ -338,6 +340,7 @@ def test_kernels_include_only_what_lies_below(path: Path) -> None:
     if path.name.startswith("bindings"):
         return
     assert not [name for name in included if re.search(r"Python\.h|pybind11", name)]
+    assert "cuda" in path.parts or not [name for name in included if "cuda" in name]
     room = path.relative_to(CSRC).parts[0] if path.parent != CSRC else ""
     ours = [name[1:] for name in included if name.startswith('"')]
     resolved = [
@@ -365,6 +368,8 @@ def test_kernels_compile_alone(path: Path) -> None:
     if compiler is None:
         pytest.skip("no C++ compiler: looked for g++, c++, clang++")
     command = [compiler, "-std=c++17", "-fsyntax-only", "-Icsrc", "-x", "c++", str(path)]
+    if "cuda" in path.parts:
+        command.append(f"-I{HOST_CUDA[0].parent}")
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 0, result.stderr
 

@@ -1,0 +1,96 @@
+// Convolutions as products: what are rows, columns and steps of each.
+#include "cuda/conv2d.h"
+
+namespace pydenoise::cuda {
+namespace {
+
+template <class T>
+Strides strides_of_input(const Pictures<T>& p, const ConvShape& s) {
+  return dense_strides(s.in_channels, s.in_h, s.in_w, p.channels_last);
+}
+template <class T>
+Strides strides_of_output(const Pictures<T>& p, const ConvShape& s) {
+  return dense_strides(s.out_channels, s.out_h, s.out_w, p.channels_last);
+}
+
+// Rows are the positions of dest, columns its channels, steps the terms of a sum.
+template <class T>
+Status convolve(T* dest, const T* source, const T* weight, const Finish<T>& finish,
+                const Direction& d, bool tf32, cudaStream_t stream) {
+  const ConvShape& s = d.shape;
+  if (s.batch == 0) return cudaSuccess;
+  Product<T> p;
+  p.left = source;
+  p.right = weight;
+  p.out = dest;
+  p.height = static_cast<int32_t>(d.rows(0).source_size);
+  p.width = static_cast<int32_t>(d.cols(0).source_size);
+  p.columns = static_cast<int32_t>(d.dest_channels());
+  p.right_stride = static_cast<int32_t>(d.weight_dest_stride());
+  p.out_stride = static_cast<int32_t>(d.dest.c);
+  p.groups = static_cast<int32_t>(s.groups);
+  p.left_group = d.source_channels() * d.source.c;
+  p.right_group = s.group_out_channels() * s.group_in_channels() * s.taps();
+  p.out_group = d.dest_channels() * d.dest.c;
+  p.finish = finish;
+  const int64_t phases = d.phases_h() * d.phases_w();
+  Status status = cudaSuccess;
+  for (int64_t first = 0; first < phases && status == cudaSuccess; first += kMostPhases) {
+    p.phases = static_cast<int32_t>(smaller(kMostPhases, phases - first));
+    for (int i = 0; i < p.phases; ++i) p.phase[i] = phase_of(d, first + i);
+    status = multiply(p, tf32, stream);
+  }
+  return status;
+}
+
+}  // namespace
+
+template <class T>
+Status conv2d(Pictures<T> output, Pictures<const T> input, const T* weight, const Finish<T>& finish,
+              const ConvShape& s, bool tf32, cudaStream_t stream) {
+  const Direction forward{s, false, strides_of_input(input, s), strides_of_output(output, s)};
+  return convolve(output.data, input.data, weight, finish, forward, tf32, stream);
+}
+
+template <class T>
+Status conv2d_grad_input(Pictures<T> grad_input, Pictures<const T> grad_output, const T* weight,
+                         const Finish<T>& finish, const ConvShape& s, bool tf32,
+                         cudaStream_t stream) {
+  const Direction mirrored{s, true, strides_of_output(grad_output, s),
+                           strides_of_input(grad_input, s)};
+  return convolve(grad_input.data, grad_output.data, weight, finish, mirrored, tf32, stream);
+}
+
+template <class T>
+Status matmul(Matrix<T> out, Matrix<const T> left, Matrix<const T> right, int64_t batch, int64_t m,
+              int64_t n, int64_t k, bool accumulate, cudaStream_t stream) {
+  if (batch == 0 || m == 0 || n == 0) return cudaSuccess;
+  Product<T> p;
+  p.left = left.data;
+  p.right = right.data;
+  p.out = out.data;
+  p.height = p.width = 1;
+  p.columns = static_cast<int32_t>(n);
+  p.right_stride = static_cast<int32_t>(right.col_stride);
+  p.out_stride = static_cast<int32_t>(out.col_stride);
+  p.groups = static_cast<int32_t>(batch);
+  p.left_group = left.batch_stride;
+  p.right_group = right.batch_stride;
+  p.out_group = out.batch_stride;
+  p.accumulate = accumulate;
+  p.phase[0] =
+      matrix_phase(m, left.row_stride, out.row_stride, k, left.col_stride, right.row_stride);
+  return multiply(p, false, stream);
+}
+
+#define PYDENOISE_INSTANTIATE(T)                                                                 \
+  template Status conv2d(Pictures<T>, Pictures<const T>, const T*, const Finish<T>&,             \
+                         const ConvShape&, bool, cudaStream_t);                                  \
+  template Status conv2d_grad_input(Pictures<T>, Pictures<const T>, const T*, const Finish<T>&,  \
+                                    const ConvShape&, bool, cudaStream_t);                       \
+  template Status matmul(Matrix<T>, Matrix<const T>, Matrix<const T>, int64_t, int64_t, int64_t, \
+                         int64_t, bool, cudaStream_t);
+PYDENOISE_INSTANTIATE(float)
+PYDENOISE_INSTANTIATE(double)
+
+}  // namespace pydenoise::cuda

@@ -1,0 +1,133 @@
+// Gradients of weights and bias: sums over all pixels of all pictures, cut into parts whose number
+// the shape alone decides; a second kernel adds the parts in order. No atomics.
+#include "cuda/conv2d.h"
+#include "cuda/reduce.cuh"
+
+namespace pydenoise::cuda {
+namespace {
+
+// out[i] (+)= parts[0][i] + parts[1][i] + ...
+template <class T, class Part>
+__global__ void __launch_bounds__(kThreads)
+    add_parts_kernel(T* out, const Part* parts, int count, int64_t size, bool accumulate) {
+  for (int64_t i = first_element(); i < size; i += element_step()) {
+    Part sum = parts[i];
+    for (int part = 1; part < count; ++part) sum += parts[part * size + i];
+    out[i] = static_cast<T>(accumulate ? out[i] + sum : sum);
+  }
+}
+
+template <class T, class Part>
+Status add_parts(T* out, const Part* parts, int count, int64_t size, bool accumulate,
+                 cudaStream_t stream) {
+  return launch(add_parts_kernel<T, Part>, blocks_over(size), kThreads, 0, stream, out, parts,
+                count, size, accumulate);
+}
+
+int32_t weight_parts(const ConvShape& s) {
+  return parts_of(s.group_in_channels() * s.taps(), s.group_out_channels(), s.groups,
+                  s.batch * s.out_pixels());
+}
+
+constexpr int64_t kPartPixels = 1024, kMostBiasParts = 256;
+
+int64_t bias_parts(int64_t pixels) {
+  return larger(1, smaller(kMostBiasParts, pixels / kPartPixels));
+}
+
+constexpr int kChannels = 32;  // of a block where a pixel's channels lie together
+
+// One block sums one part of the pixels of one channel, or of kChannels that lie together.
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    bias_part_kernel(double* sums, const T* grad_output, uint32_t all, uint32_t pixels,
+                     uint32_t channels, uint32_t parts, bool channels_last) {
+  struct Sums {
+    double of_thread[kThreads];
+  };
+  auto& shared = shared_memory<Sums>();
+  const uint32_t together = channels_last ? kChannels : 1, lanes = kThreads / together;
+  const uint32_t part = blockIdx.x % parts, lane = threadIdx.x / together;
+  const uint32_t channel = blockIdx.x / parts * together + threadIdx.x % together;
+  const auto edge = [=](uint32_t of) {
+    return static_cast<uint32_t>(static_cast<uint64_t>(of) * all / parts);
+  };
+  const uint32_t end = edge(part + 1);
+  double sum = 0;
+  if (channel < channels) {
+    for (uint32_t pixel = edge(part) + lane; pixel < end; pixel += lanes) {
+      const uint32_t picture = pixel / pixels;
+      sum +=
+          channels_last
+              ? grad_output[pixel * channels + channel]
+              : grad_output[(picture * channels + channel) * pixels + (pixel - picture * pixels)];
+    }
+  }
+  sum = sum_of_columns(shared.of_thread, kThreads, static_cast<int>(together), sum);
+  if (lane == 0 && channel < channels) sums[part * channels + channel] = sum;
+}
+
+}  // namespace
+
+int64_t conv2d_grad_weight_workspace(const ConvShape& s) {
+  return weight_parts(s) * s.out_channels * s.group_in_channels() * s.taps();
+}
+
+template <class T>
+Status conv2d_grad_weight(T* grad_weight, Pictures<const T> grad_output, Pictures<const T> input,
+                          T* workspace, const ConvShape& s, bool accumulate, cudaStream_t stream) {
+  const Direction forward{
+      s, false, dense_strides(s.in_channels, s.in_h, s.in_w, input.channels_last),
+      dense_strides(s.out_channels, s.out_h, s.out_w, grad_output.channels_last)};
+  const Phase convolution = phase_of(forward, 0);
+  const int64_t pixels = s.batch * s.out_pixels(), channels = s.group_out_channels();
+  Product<T> p;
+  p.left = input.data;
+  p.right = grad_output.data;
+  p.out = workspace;
+  p.height = static_cast<int32_t>(s.in_h);
+  p.width = static_cast<int32_t>(s.in_w);
+  p.columns = static_cast<int32_t>(channels);
+  p.right_stride = static_cast<int32_t>(forward.dest.c);
+  p.out_stride = static_cast<int32_t>(forward.weight_dest_stride());
+  p.groups = static_cast<int32_t>(s.groups);
+  p.left_group = s.group_in_channels() * forward.source.c;
+  p.right_group = channels * forward.dest.c;
+  p.out_group = channels * forward.weight_dest_stride();
+  p.parts = weight_parts(s);
+  // whole panels, but not beyond what 32 bits hold when the last part begins
+  p.part_steps = static_cast<int32_t>(ceil_div(ceil_div(pixels, p.parts), 16) * 16);
+  p.out_part = s.groups * p.out_group;
+  p.phase[0] = {convolution.steps, convolution.rows};  // weights are rows, pixels steps
+  const Status status = multiply(p, false, stream);
+  if (status != cudaSuccess) return status;
+  return add_parts(grad_weight, workspace, p.parts, p.out_part, accumulate, stream);
+}
+
+int64_t conv2d_grad_bias_workspace(int64_t batch, int64_t channels, int64_t pixels) {
+  return bias_parts(batch * pixels) * channels;
+}
+
+template <class T>
+Status conv2d_grad_bias(T* grad_bias, Pictures<const T> grad_output, double* workspace,
+                        int64_t batch, int64_t channels, int64_t pixels, bool accumulate,
+                        cudaStream_t stream) {
+  const int64_t parts = bias_parts(batch * pixels);
+  const int64_t blocks = parts * ceil_div(channels, grad_output.channels_last ? kChannels : 1);
+  const Status status = launch(
+      bias_part_kernel<T>, blocks, kThreads, kThreads * sizeof(double), stream, workspace,
+      grad_output.data, static_cast<uint32_t>(batch * pixels), static_cast<uint32_t>(pixels),
+      static_cast<uint32_t>(channels), static_cast<uint32_t>(parts), grad_output.channels_last);
+  if (status != cudaSuccess) return status;
+  return add_parts(grad_bias, workspace, static_cast<int>(parts), channels, accumulate, stream);
+}
+
+#define PYDENOISE_INSTANTIATE(T)                                                              \
+  template Status conv2d_grad_weight(T*, Pictures<const T>, Pictures<const T>, T*,            \
+                                     const ConvShape&, bool, cudaStream_t);                   \
+  template Status conv2d_grad_bias(T*, Pictures<const T>, double*, int64_t, int64_t, int64_t, \
+                                   bool, cudaStream_t);
+PYDENOISE_INSTANTIATE(float)
+PYDENOISE_INSTANTIATE(double)
+
+}  // namespace pydenoise::cuda

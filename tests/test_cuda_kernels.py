@@ -1,0 +1,395 @@
+"""The CUDA kernels themselves, run on the host thread by thread, against the oracle.
+
+Results go into guarded rooms full of NaN, workspaces and shared memory are full of NaN too. The
+threads of a block take turns in several orders: a missing barrier shows as other bits.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+
+import oracle
+import pytest
+import torch
+from cases import BY_NAME, CASES, TILE_CASES, ConvCase, Operands, draw_operands, operands
+from conftest import DTYPES, FORMATS, Place, Room, Setting
+from on_host import Kernels
+from oracle import UNIT_ROUNDOFF, assert_identical, assert_same_bits, assert_within
+from test_cuda_index_maps import random_case
+from torch import Tensor
+
+from pydenoise.ops import _reference as reference
+
+HOST = Place("cpu")
+SETTINGS = [Setting(HOST, "implicit", *pair) for pair in product(DTYPES, FORMATS.values())]
+each_setting = pytest.mark.parametrize("setting", SETTINGS, ids=str)
+ACTIVATIONS = {1: ("relu", ()), 2: ("leaky_relu", (0.3,))}
+
+
+# What each operation needs: its result's size, and how it is run and what is right.
+def conv2d(kernels: Kernels, out: Tensor, o: Operands, case: ConvCase) -> None:
+    kernels.conv2d(out, o.input, o.weight, o.bias, case)
+
+
+def grad_input(kernels: Kernels, out: Tensor, o: Operands, case: ConvCase) -> None:
+    kernels.conv2d_grad_input(out, o.grad_output, o.weight, None, case)
+
+
+def transpose(kernels: Kernels, out: Tensor, o: Operands, case: ConvCase) -> None:
+    kernels.conv2d_grad_input(out, o.grad_output, o.weight, o.mirror_bias, case)
+
+
+def grad_weight(kernels: Kernels, out: Tensor, o: Operands, case: ConvCase) -> None:
+    kernels.conv2d_grad_weight(out, o.grad_output, o.input, case)
+
+
+def grad_weight_added(kernels: Kernels, out: Tensor, o: Operands, case: ConvCase) -> None:
+    kernels.conv2d_grad_weight(out.copy_(o.weight), o.grad_output, o.input, case, accumulate=True)
+
+
+def grad_bias(kernels: Kernels, out: Tensor, o: Operands, case: ConvCase) -> None:
+    kernels.conv2d_grad_bias(out, o.grad_output)
+
+
+def im2col(kernels: Kernels, out: Tensor, o: Operands, case: ConvCase) -> None:
+    kernels.im2col(out, o.input, case)
+
+
+def col2im(kernels: Kernels, out: Tensor, o: Operands, case: ConvCase) -> None:
+    kernels.col2im(out, o.columns, case)
+
+
+Run = Callable[[Kernels, Tensor, Operands, ConvCase], None]
+OPERATIONS: dict[str, tuple[Run, Callable[[ConvCase], tuple[int, ...]], Callable[..., object]]] = {
+    "conv2d": (conv2d, lambda case: case.output_size, oracle.conv2d),
+    "grad_input": (grad_input, lambda case: case.input_size, oracle.conv2d_grad_input),
+    "transpose": (transpose, lambda case: case.input_size, oracle.conv_transpose2d),
+    "grad_weight": (grad_weight, lambda case: case.weight_size, oracle.conv2d_grad_weight),
+    "grad_weight_added": (
+        grad_weight_added,
+        lambda case: case.weight_size,
+        oracle.conv2d_grad_weight_added,
+    ),
+    "grad_bias": (
+        grad_bias,
+        lambda case: case.channels[1:],
+        lambda case, o: oracle.conv2d_grad_bias(o.grad_output),
+    ),
+    "im2col": (im2col, lambda case: case.columns_size, oracle.im2col),
+    "col2im": (col2im, lambda case: case.input_size, oracle.col2im),
+}
+
+
+def has_oracle(name: str, case: ConvCase) -> bool:
+    """Torch leaves out no part of the output, nor an output_padding beyond stride and dilation."""
+    if name == "transpose":
+        sides = zip(case.output_padding, case.stride, case.dilation, strict=True)
+        return all(left < max(steps) for left, *steps in sides)
+    return case.missing == (0, 0) or name not in ("conv2d", "im2col", "col2im")
+
+
+def result(kernels: Kernels, name: str, o: Operands, case: ConvCase, setting: Setting) -> Tensor:
+    """Run an operation on operands that are where the setting puts them."""
+    run, size, _ = OPERATIONS[name]
+    memory_format = torch.contiguous_format if name.startswith("grad_weight") else None
+    room = setting.room(size(case), memory_format)
+    run(kernels, room.tensor, o, case)
+    room.assert_untouched_around()
+    return room.tensor
+
+
+def check_all(kernels: Kernels, case: ConvCase, o: Operands, setting: Setting) -> None:
+    here = setting.put_all(o)
+    for name, (_, _, right) in OPERATIONS.items():
+        if not has_oracle(name, case):
+            continue
+        found = result(kernels, name, here, case, setting)
+        assert_within(found, right(case, o), f"{name} {case}")
+        if name in ("im2col", "col2im"):
+            wanted = torch.empty_like(found)
+            source = here.input if name == "im2col" else here.columns
+            getattr(reference, name)(wanted, source, shape(case))
+            assert_identical(found, wanted, f"{name} {case}: the bits of the reference")
+
+
+def shape(case: ConvCase) -> object:
+    from on_host import numbers
+
+    from pydenoise.ops._shape import ConvShape
+
+    return ConvShape(*numbers(case))
+
+
+@each_setting
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_case(kernels: Kernels, case: ConvCase, setting: Setting) -> None:
+    check_all(kernels, case, operands(case, setting.dtype), setting)
+
+
+@each_setting
+def test_tiles(kernels: Kernels, setting: Setting) -> None:
+    for case in TILE_CASES:
+        check_all(kernels, case, operands(case, setting.dtype), setting)
+
+
+@each_setting
+def test_random_shapes(kernels: Kernels, setting: Setting) -> None:
+    generator = random.Random(len(str(setting)))
+    for number in range(250):
+        case = random_case(generator, number)
+        check_all(kernels, case, draw_operands(case, setting.dtype), setting)
+
+
+WIDE = [
+    ConvCase("runs-of-4", "16 bytes at once", 2, (8, 12), (6, 5), (3, 3), padding=(1, 1)),
+    ConvCase("runs-in-groups", "the same", 2, (16, 8), (6, 5), (3, 2), padding=(1, 1), groups=2),
+    ConvCase("runs-of-2", "of doubles alone", 2, (6, 10), (6, 5), (3, 3), (2, 1), (1, 1)),
+    ConvCase("pixelwise-runs", "weights too", 2, (32, 64), (5, 4), (1, 1)),
+    ConvCase("phases", "more than one launch holds", 1, (4, 4), (11, 12), (5, 6), (5, 4), (2, 2)),
+]
+
+
+@each_setting
+@pytest.mark.parametrize("case", WIDE, ids=str)
+def test_vectors(kernels: Kernels, case: ConvCase, setting: Setting) -> None:
+    """Where 16 bytes are read or written at once the result is that of odd addresses."""
+    o = draw_operands(case, setting.dtype)
+    check_all(kernels, case, o, setting)
+    put = [None if x is None else x.contiguous() for x in o]
+    for i in (0, 3):
+        put[i] = put[i].contiguous(memory_format=setting.memory_format)
+    aligned = Operands(*put)
+    assert aligned.input.data_ptr() % 16 == 0
+    for name in ("conv2d", "grad_input", "grad_weight"):
+        size = OPERATIONS[name][1](case)
+        out = torch.full(size, torch.nan, dtype=setting.dtype)
+        if name != "grad_weight":
+            out = out.contiguous(memory_format=setting.memory_format)
+        OPERATIONS[name][0](kernels, out, aligned, case)
+        odd = result(kernels, name, setting.put_all(o), case, setting)
+        assert_identical(out, odd, f"{name} {case}")
+
+
+@each_setting
+@pytest.mark.parametrize("name", ["conv2d", "conv2d_grad_input"])
+def test_finish(kernels: Kernels, name: str, setting: Setting) -> None:
+    """Bias, activation or its gradient while writing: the bits of a step of its own."""
+    specials = torch.tensor([0.0, -0.0, torch.nan, torch.inf, -torch.inf])
+    for case in [*WIDE, BY_NAME["table1-outer"], BY_NAME["stride-over-kernel"]]:
+        o = draw_operands(case, setting.dtype)
+        o.input.view(-1)[: len(specials)] = specials
+        o.weight[0] = 0
+        here = setting.put_all(o)
+        forward = name == "conv2d"
+        source, bias = (o.input, o.bias) if forward else (o.grad_output, o.mirror_bias)
+        size = case.output_size if forward else case.input_size
+        source = here.input if forward else here.grad_output
+        sums, finished = setting.room(size).tensor, setting.room(size).tensor
+        run = getattr(kernels, name)
+        run(sums, source, here.weight, bias, case)
+        activated = setting.put(torch.randn(size).relu())
+        activated.flatten()[0] = torch.nan
+        for number, (activation, slope) in ACTIVATIONS.items():
+            for output in (None, activated):
+                wanted = torch.empty_like(sums)
+                backward = () if output is None else (output,)
+                step = activation + ("" if output is None else "_backward")
+                getattr(reference, step)(wanted, sums, *backward, *slope)
+                run(finished, source, here.weight, bias, case, False, number, *slope or (0.0,),
+                    output)  # fmt: skip
+                assert_same_bits(finished, wanted, f"{case}: {step}")
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_order_of_threads(kernels: Kernels, tf32: bool) -> None:
+    """A block's threads in any order, five times: the same bits."""
+    for case in [BY_NAME["table1-inner"], BY_NAME["asymmetric"], BY_NAME["deep-pixels"], *WIDE]:
+        setting = Setting(HOST, "implicit", torch.float32, torch.channels_last)
+        o = setting.put_all(draw_operands(case, setting.dtype))
+        found: list[list[Tensor]] = []
+        for order in (0, 1, 2, 3, 0):
+            with kernels.order(order):
+                found.append([result(kernels, name, o, case, setting) for name in OPERATIONS])
+                out = setting.room(case.output_size).tensor
+                kernels.conv2d(out, o.input, o.weight, o.bias, case, tf32)
+                found[-1].append(out)
+        for other in found[1:]:
+            for name, a, b in zip([*OPERATIONS, "conv2d"], other, found[0], strict=True):
+                assert_identical(a, b, f"{name} {case}")
+
+
+@pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS.keys())
+@pytest.mark.parametrize("tf32", [False, True])
+def test_tile_changes_no_bit(
+    kernels: Kernels, tf32: bool, memory_format: torch.memory_format
+) -> None:
+    """Many pictures take large tiles, one picture small ones; each picture comes out the same."""
+    case = ConvCase("many", "", 17, (4, 36), (46, 45), (3, 3), padding=(1, 1))
+    setting = Setting(HOST, "implicit", torch.float32, memory_format)
+    o = draw_operands(case, setting.dtype)
+    many = setting.put(torch.empty(case.output_size))
+    kernels.conv2d(many, setting.put(o.input), o.weight, o.bias, case, tf32)
+    one = setting.put(torch.empty(many[:1].shape))
+    for n in (0, 16):
+        picture = setting.put(o.input[n : n + 1])
+        kernels.conv2d(one, picture, o.weight, o.bias, replace(case, batch=1), tf32)
+        assert_identical(many[n : n + 1], one, f"picture {n}")
+
+
+@pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS.keys())
+def test_tf32(kernels: Kernels, memory_format: torch.memory_format) -> None:
+    """Factors of 10 bits after the point, sums in float: within 1e-3 of the sum of sizes."""
+    setting = Setting(HOST, "implicit", torch.float32, memory_format)
+    for case in [case for case in CASES + WIDE if case.missing == (0, 0)]:
+        o = draw_operands(case, setting.dtype)
+        here = setting.put_all(o)
+        for name in ("conv2d", "grad_input"):
+            values, bound = OPERATIONS[name][2](case, o)
+            coarse = OPERATIONS[name][2](case, Operands(*(x if x is None else x.abs() for x in o)))
+            out = setting.room(values.shape)
+            sides = (here.input, o.bias) if name == "conv2d" else (here.grad_output, None)
+            run = kernels.conv2d if name == "conv2d" else kernels.conv2d_grad_input
+            run(out.tensor, sides[0], here.weight, sides[1], case, True)
+            out.assert_untouched_around()
+            assert_within(out.tensor, oracle.Expected(values, bound + 1e-3 * coarse.values), case)
+    case = BY_NAME["same-3x3"]
+    here = setting.put_all(operands(case, setting.dtype))
+    exact, rounded = setting.room(case.output_size).tensor, setting.room(case.output_size).tensor
+    kernels.conv2d(exact, here.input, here.weight, None, case)
+    kernels.conv2d(rounded, here.input, here.weight, None, case, True)
+    assert not torch.equal(exact, rounded), "TF32 was asked for and did not run"
+
+
+@each_setting
+def test_matmul(kernels: Kernels, setting: Setting) -> None:
+    def draw(*size: int) -> Tensor:
+        return torch.randn(size, dtype=setting.dtype)
+
+    for batch, m, n, k in [
+        (1, 1, 1, 1),
+        (3, 5, 7, 9),
+        (2, 40, 33, 70),
+        (1, 4, 64, 16),
+        (2, 3, 4, 0),
+    ]:
+        left, right, start = draw(batch, m, k), draw(batch, k, n), draw(batch, m, n)
+        for a, b in product((left, left.mT.contiguous().mT), (right, right.mT.contiguous().mT)):
+            for accumulate in (False, True):
+                out = setting.room(start.shape)
+                out.tensor.copy_(start if accumulate else torch.nan)
+                kernels.matmul(out.tensor, a, b, accumulate)
+                operands_ = (a, b, start) if accumulate else (a, b)
+                right_answer = oracle.expected(
+                    lambda a, b, c=None: a @ b if c is None else a @ b + c, *operands_
+                )
+                assert_within(out.tensor, right_answer, (batch, m, n, k))
+                out.assert_untouched_around()
+
+
+@each_setting
+def test_bias(kernels: Kernels, setting: Setting) -> None:
+    for size in [(3, 5, 6, 7), (1, 70, 2, 3), (2, 33, 40, 41), (2, 3, 1, 1), (0, 3, 4, 4)]:
+        gz, start = torch.randn(size, dtype=setting.dtype), torch.randn(size[1]).to(setting.dtype)
+        image, room = setting.room(size), setting.room(start.shape)
+        kernels.call("add_bias", gz, image.tensor.copy_(gz), not image.tensor.is_contiguous(),
+                     start, size)  # fmt: skip
+        assert_identical(image.tensor, gz + start[:, None, None])
+        kernels.conv2d_grad_bias(room.tensor.copy_(start), setting.put(gz), accumulate=True)
+        assert_within(room.tensor, oracle.conv2d_grad_bias(gz, start), size)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_pointwise(kernels: Kernels, dtype: torch.dtype) -> None:
+    """The reference's bits, but for the roundings of an exponential."""
+    x = torch.randn(1000, dtype=dtype) * 3
+    x[:5] = torch.tensor([0.0, -0.0, torch.nan, torch.inf, -torch.inf])
+    gz, z = torch.randn(1000, dtype=dtype), torch.randn(1000, dtype=dtype).relu()
+    arguments = {
+        "relu": (x,),
+        "relu_backward": (gz, x),
+        "leaky_relu": (x, 0.2),
+        "leaky_relu_backward": (gz, x, 0.2),
+        "sigmoid": (x,),
+        "sigmoid_backward": (gz, z),
+        "mse_loss_backward": (x, gz),
+        "l1_loss_backward": (x[5:], gz[5:]),
+    }
+    for name, inputs in arguments.items():
+        room = Room(inputs[0].shape, dtype, torch.contiguous_format, torch.device("cpu"))
+        wanted = torch.empty_like(inputs[0])
+        kernels.call(name, x, room.tensor, *inputs)
+        getattr(reference, name)(wanted, *inputs)
+        room.assert_untouched_around()
+        slack = 4 if name == "sigmoid" else 2 if name == "mse_loss_backward" else 0
+        torch.testing.assert_close(
+            room.tensor, wanted, rtol=slack * UNIT_ROUNDOFF[dtype], atol=0, equal_nan=True, msg=name
+        )
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_losses(kernels: Kernels, dtype: torch.dtype) -> None:
+    for count, name in product((1, 100, 5_000, 70_001), ("mse_loss", "l1_loss")):
+        y, t = torch.randn(2, count, dtype=dtype)
+        found = set()
+        for order in (0, 1, 5):
+            room = Room((1,), torch.float64, torch.contiguous_format, torch.device("cpu"))
+            scratch = kernels.workspace(name, y, count)
+            with kernels.order(order):
+                kernels.call(name, y, room.tensor, y, t, scratch)
+            room.assert_untouched_around()
+            found.add(room.tensor.item())
+        assert len(found) == 1
+        assert found.pop() == pytest.approx(getattr(reference, name)(y, t), rel=1e-13)
+
+
+RULES = product((0.0, 0.9), (0.0, 0.1), (0.0, 0.01), (False, True))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_optimizers(kernels: Kernels, dtype: torch.dtype) -> None:
+    """Three steps of every rule beside the reference; the rule's numbers lie in memory."""
+    slack = {"rtol": 16 * UNIT_ROUNDOFF[dtype], "atol": 16 * UNIT_ROUNDOFF[dtype]}
+    for momentum, dampening, weight_decay, flag in RULES:
+        start = torch.randn(300, dtype=dtype)
+        (ours, v), (theirs, w) = ((start.clone(), torch.zeros_like(start)) for _ in range(2))
+        (adam, *state), (right, *kept) = (
+            (start.clone(), torch.zeros_like(start), torch.zeros_like(start)) for _ in range(2)
+        )
+        for step in (1, 2, 3):
+            grad = torch.randn(300, dtype=dtype)
+            first, numbers = step == 1, (0.05, momentum, dampening, weight_decay)
+            rule = torch.tensor([*numbers, 0, 0, 0, 0], dtype=torch.float64)
+            buffers = (v, w) if momentum else (None, None)
+            kernels.call("sgd_step", ours, ours, grad, buffers[0], rule, flag, first)
+            reference.sgd_step(theirs, grad, buffers[1], *numbers, flag, first)
+            torch.testing.assert_close((ours, v), (theirs, w), **slack)
+            numbers = (0.01, momentum, 0.99, 1e-8, weight_decay)
+            rule = torch.tensor([*numbers, step, 0, 0], dtype=torch.float64)
+            with kernels.order(step - 1):
+                kernels.call("adam_step", adam, adam, grad, *state, rule, flag)
+            reference.adam_step(right, grad, *kept, *numbers, flag, step)
+            torch.testing.assert_close((adam, *state), (right, *kept), **slack)
+
+
+def test_what_is_too_large_is_told(kernels: Kernels) -> None:
+    """32 bits count the elements: more are refused in words, before memory is touched."""
+    case = ConvCase("huge", "", 2000, (48, 48), (256, 256), (3, 3), padding=(1, 1))
+    nothing = torch.empty(0)
+    with pytest.raises(ValueError, match="more elements than a kernel's 32 bits can count"):
+        kernels.conv2d(nothing, nothing, nothing, None, case)
+    far = ConvCase("far", "", 1, (1, 1), (1, 1), (1, 1), stride=(1 << 30, 1))
+    with pytest.raises(ValueError, match=r"2\^29"):
+        kernels.conv2d(nothing, nothing, nothing, None, far)
+
+
+def test_wrong_memory_is_told(kernels: Kernels) -> None:
+    case = BY_NAME["same-3x3"]
+    o = operands(case, torch.float32)
+    with pytest.raises(ValueError, match="output: "):
+        kernels.conv2d(torch.empty(3), o.input, o.weight, None, case)
+    with pytest.raises(ValueError, match="workspace: 4 bytes came"):
+        kernels.call("conv2d_grad_weight", o.input, o.weight.clone(), o.grad_output, False, o.input,
+                     False, kernels.shape(case), False, torch.empty(1))  # fmt: skip
