@@ -23,18 +23,25 @@ from setuptools.command.build_ext import build_ext as PlainBuildExt
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "csrc" / "cuda"))
+sys.dont_write_bytecode = True  # a source archive holds no __pycache__
+import nvcc  # noqa: E402
+
 RECORD = ROOT / "pydenoise" / "_build.json"
 SOURCES = [
     str(path.relative_to(ROOT))
     for pattern in ("*.cpp", "cpu/*.cpp")
     for path in sorted((ROOT / "csrc").glob(pattern))
+    if path.name != "bindings_cuda.cpp"
 ]
+HEADERS = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc").rglob("*.*[hi]*"))]
 # No errno and no trap is looked at, and no product is fused with a sum unless the code says so:
 # none of that changes a number. Loops stay loops: most runs are too short for a call of memset.
 FLAGS = ["-std=c++17", "-O3", "-g0", "-Wall", "-Wextra", "-fvisibility=hidden"]
 FLAGS += ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 FLAGS += ["-fno-tree-loop-distribute-patterns"]
 WANTED = ("auto", "python", "cpu", "cuda")
+CUDA = "pydenoise._cuda"
 
 
 def why_no_compiler() -> str | None:
@@ -51,9 +58,15 @@ class Record:
 
     def __init__(self, wanted: str) -> None:
         self.wanted = wanted
-        self.cpu = "not wanted (PYDENOISE_BUILD=python)"
-        self.cuda = "this release has no CUDA kernels"
+        self.cpu = f"not wanted (PYDENOISE_BUILD={wanted})"
+        self.cuda = self.cpu
         self.error_tail: list[str] = []
+
+    def failed(self, error: Exception, printed: list[str]) -> str:
+        """What to say of a failed compile; keeps the last lines of what it printed."""
+        first, *rest = str(error).splitlines() or [type(error).__name__]
+        self.error_tail = [line[:200] for line in [*printed, *rest][-20:]]
+        return f"the compile failed ({first})"
 
     def write(self) -> None:
         RECORD.write_text(json.dumps(vars(self), indent=2) + "\n", encoding="utf-8")
@@ -64,7 +77,7 @@ class Record:
             print("pydenoise:   the Python backend works without them", file=sys.stderr)
 
 
-def extension() -> Extension:
+def cpu_extension() -> Extension:
     """The CPU kernels. Their sources hold no torch header, so no torch library is linked."""
     from torch.utils.cpp_extension import CppExtension
 
@@ -73,12 +86,21 @@ def extension() -> Extension:
         SOURCES,
         include_dirs=[str(ROOT / "csrc")],
         extra_compile_args=FLAGS,
-        depends=[str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc").rglob("*.[hi]*"))],
+        depends=HEADERS,
     )
     built.libraries = []
     built.library_dirs = []
     built.runtime_library_dirs = []
     return built
+
+
+def cuda_extension() -> Extension:
+    """The CUDA kernels, which csrc/cuda/nvcc.py compiles and links: torch's BuildExtension asks
+    for a torch built with CUDA as soon as it sees a .cu file."""
+    sources, kernels = (
+        [str(path.relative_to(ROOT)) for path in paths] for paths in (nvcc.HOST, nvcc.KERNELS)
+    )
+    return Extension(CUDA, sources, depends=[*kernels, *HEADERS])
 
 
 @contextmanager
@@ -101,28 +123,37 @@ def heard() -> Iterator[list[str]]:
 
 
 def build_command(record: Record) -> type[PlainBuildExt]:
-    """torch's BuildExtension with ninja; under `auto` a failing compile is noted, not raised."""
+    """torch's BuildExtension with ninja for _C, nvcc.py for _cuda; under `auto` a failing compile
+    is noted, not raised, and the other library is built all the same."""
     from torch.utils.cpp_extension import BuildExtension
 
     class Build(BuildExtension):
         def run(self) -> None:
-            record.cpu = "built"
-            with heard() as printed:
-                try:
-                    super().run()
-                except Exception as error:
-                    if record.wanted != "auto":
-                        raise
-                    record.cpu = f"the compile failed ({str(error).splitlines()[0]})"
-                    self.extensions = []
-            if record.cpu != "built":
-                record.error_tail = [line[:200] for line in printed[-20:]]
+            try:
+                super().run()
+            except Exception as error:
+                if record.wanted != "auto":
+                    raise
+                record.cpu = record.failed(error, [])
+                self.extensions = []
             record.write()
             if not self.inplace:
                 shutil.copy(RECORD, Path(self.build_lib) / "pydenoise")
 
-        def get_outputs(self) -> list[str]:
-            return super().get_outputs() if record.cpu == "built" else []
+        def build_extension(self, ext: Extension) -> None:
+            kind = "cuda" if ext.name == CUDA else "cpu"
+            setattr(record, kind, "built")
+            with heard() as printed:
+                try:
+                    if kind == "cuda":
+                        nvcc.build(nvcc.find(), Path(self.get_ext_fullpath(ext.name)).resolve())
+                    else:
+                        super().build_extension(ext)
+                except Exception as error:
+                    if record.wanted != "auto":
+                        raise
+                    setattr(record, kind, record.failed(error, printed))
+                    self.extensions = [other for other in self.extensions if other is not ext]
 
     return Build
 
@@ -143,17 +174,26 @@ def main() -> None:
     wanted = os.environ.get("PYDENOISE_BUILD", "auto")
     if wanted not in WANTED:
         sys.exit(f"PYDENOISE_BUILD must be one of {', '.join(WANTED)}, got {wanted!r}")
-    if wanted == "cuda":
-        sys.exit("PYDENOISE_BUILD=cuda: this release has no CUDA kernels; use auto, cpu or python")
     record = Record(wanted)
+    extensions = []
     if wanted != "python":
         reason = why_no_compiler()
-        if reason is None:
-            setup(ext_modules=[extension()], cmdclass={"build_ext": build_command(record)})
-            return
-        if wanted == "cpu":
-            sys.exit(f"PYDENOISE_BUILD=cpu: {reason}; install one or point CXX at it")
-        record.cpu = reason
+        if reason is not None:
+            if wanted != "auto":
+                sys.exit(f"PYDENOISE_BUILD={wanted}: {reason}; install one or point CXX at it")
+            record.cpu = record.cuda = reason
+        else:
+            extensions.append(cpu_extension())
+    if extensions and wanted != "cpu":
+        if nvcc.find() is not None:
+            extensions.append(cuda_extension())
+        elif wanted == "cuda":
+            sys.exit("PYDENOISE_BUILD=cuda: nvcc was not found; set CUDA_HOME or PATH")
+        else:
+            record.cuda = "no CUDA compiler: nvcc was not found"
+    if extensions:
+        setup(ext_modules=extensions, cmdclass={"build_ext": build_command(record)})
+        return
     setup(cmdclass={"build_py": record_command(record)})
 
 
