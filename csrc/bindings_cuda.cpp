@@ -271,11 +271,12 @@ void mean_loss(bool is_double, Memory mean, Memory input, Memory target, Memory 
 }
 
 template <cuda::Loss loss>
-void mean_loss_backward(bool is_double, Memory out, Memory input, Memory target, int device,
-                        uintptr_t stream) {
+void mean_loss_backward(bool is_double, Memory out, Memory input, Memory target, double grad_output,
+                        int device, uintptr_t stream) {
   binary("mean_loss_backward", is_double, out, input, target, {device, stream},
-         [](auto* to, auto* x, auto* y, int64_t n, cudaStream_t on) {
-           return cuda::mean_loss_backward(loss, to, x, y, n, on);
+         [=](auto* to, auto* x, auto* y, int64_t n, cudaStream_t on) {
+           using T = std::remove_pointer_t<decltype(to)>;
+           return cuda::mean_loss_backward(loss, to, x, y, static_cast<T>(grad_output), n, on);
          });
 }
 

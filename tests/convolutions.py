@@ -102,16 +102,16 @@ each_convolution = pytest.mark.parametrize("op", CONVOLUTIONS, ids=str)
 each_op = pytest.mark.parametrize("op", CONVOLUTIONS + PATCHES, ids=str)
 
 
+def cases_of(op: Op) -> list[ConvCase]:
+    """Every case that an operation can run: only the gradients, and the transposed convolution,
+    can do with less of the output than there could be."""
+    needs_all = op.name in ("conv2d", "im2col", "col2im")
+    return [case for case in CASES if case.missing == (0, 0) or not needs_all]
+
+
 def pairs(ops_: list[Op]) -> pytest.MarkDecorator:
-    """Pair every operation with every case it can run: only the gradients, and the transposed
-    convolution, can do with less of the output than there could be."""
-    needs_all = ("conv2d", "im2col", "col2im")
-    found = [
-        pytest.param(op, case, id=f"{op}-{case}")
-        for op in ops_
-        for case in CASES
-        if case.missing == (0, 0) or op.name not in needs_all
-    ]
+    """Pair every operation with every case it can run."""
+    found = [pytest.param(op, case, id=f"{op}-{case}") for op in ops_ for case in cases_of(op)]
     return pytest.mark.parametrize(("op", "case"), found)
 
 

@@ -186,9 +186,9 @@ Status mean_loss(Loss loss, double* mean, const T* input, const T* target, doubl
 }
 
 template <class T>
-Status mean_loss_backward(Loss loss, T* out, const T* input, const T* target, int64_t count,
-                          cudaStream_t stream) {
-  const T scale = T(loss == Loss::kMse ? 2 : 1) / static_cast<T>(count);
+Status mean_loss_backward(Loss loss, T* out, const T* input, const T* target, T grad_output,
+                          int64_t count, cudaStream_t stream) {
+  const T scale = T(loss == Loss::kMse ? 2 : 1) / static_cast<T>(count) * grad_output;
   if (loss == Loss::kMse) {
     return each(count, stream, SquaredErrorBackward<T>{out, input, target, scale});
   }
@@ -204,7 +204,7 @@ Status mean_loss_backward(Loss loss, T* out, const T* input, const T* target, in
   template Status sigmoid_backward(T*, const T*, const T*, int64_t, cudaStream_t);              \
   template Status add_bias(T*, const T*, int64_t, int64_t, int64_t, bool, cudaStream_t);        \
   template Status mean_loss(Loss, double*, const T*, const T*, double*, int64_t, cudaStream_t); \
-  template Status mean_loss_backward(Loss, T*, const T*, const T*, int64_t, cudaStream_t);
+  template Status mean_loss_backward(Loss, T*, const T*, const T*, T, int64_t, cudaStream_t);
 PYDENOISE_INSTANTIATE(float)
 PYDENOISE_INSTANTIATE(double)
 

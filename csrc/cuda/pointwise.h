@@ -44,10 +44,10 @@ int64_t loss_workspace(int64_t count);
 template <class T>
 Status mean_loss(Loss loss, double* mean, const T* input, const T* target, double* workspace,
                  int64_t count, cudaStream_t stream);
-// out = 2 (input - target) / count, out = sign(input - target) / count
+// out = grad_output 2 (input - target) / count, out = grad_output sign(input - target) / count
 template <class T>
-Status mean_loss_backward(Loss loss, T* out, const T* input, const T* target, int64_t count,
-                          cudaStream_t stream);
+Status mean_loss_backward(Loss loss, T* out, const T* input, const T* target, T grad_output,
+                          int64_t count, cudaStream_t stream);
 
 // The rules' numbers lie on the device, so that a recorded graph meets a new learning rate.
 //   SGD:  lr, momentum, dampening, weight_decay

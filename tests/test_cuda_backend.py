@@ -1,0 +1,216 @@
+"""The CUDA backend's Python, on kernels that run on this machine's processor.
+
+`tests/on_host.py` builds the kernels of csrc/cuda for the host; here they stand behind `pydenoise`
+as they would on a GPU: scratch memory, numbers that stay on the device, whole training steps. Not
+shown here are streams, graphs and speed, which need one: `tests/test_cuda.py`.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from itertools import product
+
+import pytest
+import torch
+from conftest import DTYPES, FORMATS, Place, Setting
+from convolutions import CONVOLUTIONS, PATCHES, Op, cases_of, check
+from on_host import Kernels
+from torch import Tensor
+
+import pydenoise
+from pydenoise import models, nn, objectives, ops, optim, playback
+from pydenoise.data import Augmented, PairSource, TensorPairs
+from pydenoise.device_steps import DeviceSteps
+from pydenoise.objectives import Noise2Noise
+from pydenoise.ops import _backend, _cuda
+from pydenoise.training import TrainingDiverged, train
+
+
+@pytest.fixture
+def on_device(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Call it, and all tensors belong to the CUDA kernels, with one stream for all."""
+    backend = _cuda.OnDevice(kernels.module)
+
+    def enter() -> None:
+        monkeypatch.setattr(_backend, "_IN_MAIN_MEMORY", backend)
+        monkeypatch.setattr(_cuda, "queue_of", lambda device: (0, 0))
+        monkeypatch.setattr(torch.cuda, "device", nullcontext)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+        monkeypatch.setattr(objectives, "play", lambda *given: given[-1](*given[2]))
+
+    return enter
+
+
+@pytest.mark.parametrize("algorithm", ["implicit", "im2col"])
+@pytest.mark.parametrize("op", CONVOLUTIONS + PATCHES, ids=str)
+def test_convolutions(op: Op, algorithm: str, on_device: Callable[[], None]) -> None:
+    on_device()
+    small = [case for case in cases_of(op) if math.prod(case.columns_size) <= 4000]
+    for case, dtype, memory_format in product(small, DTYPES, FORMATS.values()):
+        with ops.use_algorithm(algorithm):
+            check(op, case, Setting(Place("cpu"), algorithm, dtype, memory_format))
+
+
+def test_tf32_is_asked_for(on_device: Callable[[], None]) -> None:
+    x, w = torch.rand(1, 16, 8, 8), torch.rand(16, 16, 3, 3)
+    on_device()
+    exact = ops.conv2d(x, w, padding=1)
+    with pydenoise.allow_tf32():
+        rounded = ops.conv2d(x, w, padding=1)
+    assert not torch.equal(rounded, exact)
+    assert ((rounded - exact).abs() <= 1e-3 * exact.abs()).all()
+    assert torch.equal(ops.conv2d(x, w, padding=1), exact)
+    with pytest.raises(TypeError, match="expected True or False"):
+        pydenoise.allow_tf32("yes")
+
+
+RULES: dict[str, Callable[[nn.Module], optim.Optimizer]] = {
+    "sgd": lambda model: optim.SGD(model, lr=0.2),
+    "momentum": lambda model: optim.SGD(model, lr=0.1, momentum=0.9, nesterov=True),
+    "adam": lambda model: optim.Adam(model, lr=3e-3, weight_decay=0.01),
+    "adamw": lambda model: optim.AdamW(model, lr=3e-3),
+}
+
+
+@pytest.mark.parametrize("loss", [nn.MSELoss, nn.L1Loss])
+@pytest.mark.parametrize("rule", RULES)
+def test_twenty_steps_go_where_the_processor_goes(
+    rule: str, loss: type[nn.Loss], on_device: Callable[[], None]
+) -> None:
+    model = models.autoencoder((4, 6), seed=0)
+    twin = copy.deepcopy(model)
+    pictures = torch.rand(20, 2, 2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    def go(model: nn.Module) -> Tensor:
+        objective, optimizer = Noise2Noise(loss()), RULES[rule](model)
+        for source, target in pictures:
+            objective.step(model, source, target)
+            optimizer.step()
+            optimizer.zero_grad()
+        return model.flatten().data
+
+    before = go(model)
+    on_device()
+    after = go(twin)
+    assert (before - after).abs().max() <= 1e-4 * before.abs().max()
+
+
+def test_numbers_are_left_on_the_device(on_device: Callable[[], None]) -> None:
+    x, y = torch.rand(2, 1, 3, 4, 4)
+    weight, grad = torch.ones(5), torch.ones(5)
+    on_device()
+    rule = torch.tensor(ops.rule_row([0.25, 0, 0, 0]), dtype=torch.float64)
+    with ops.Deferred(rule) as deferred:
+        assert math.isnan(ops.mse_loss(x, y))
+        assert math.isnan(ops.l1_loss(x, y))
+        ops.sgd_step(weight, grad, None, lr=100.0)
+        with ops.Deferred():
+            ops.sgd_step(weight, grad, None, lr=0.5)
+    assert [number.item() for number in deferred.numbers] == [ops.mse_loss(x, y), ops.l1_loss(x, y)]
+    assert torch.equal(weight, torch.full((5,), 0.25))
+
+
+# --- whole steps ----------------------------------------------------------------------------------
+
+
+def pairs(length: int = 21) -> PairSource:
+    generator = torch.Generator().manual_seed(2)
+    first, second = torch.randint(
+        0, 256, (2, length, 3, 8, 8), generator=generator, dtype=torch.uint8
+    )
+    return Augmented(TensorPairs(first, second), seed=3)
+
+
+@pytest.fixture
+def whole_steps(
+    on_device: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], list[int]]:
+    """Call it, and `train` takes whole steps; a replay runs what a graph would hold. Gives the
+    list to which each replay adds."""
+
+    def enter() -> list[int]:
+        on_device()
+        replays: list[int] = []
+
+        def captured(steps: DeviceSteps) -> Callable[[], None]:
+            def replay() -> None:
+                replays.append(1)
+                taken = steps._optimizer.steps
+                steps._optimizer.lr = math.nan  # the device knows better
+                steps._whole_step()
+                steps._optimizer.steps = taken
+
+            return replay
+
+        monkeypatch.setattr(DeviceSteps, "_captured", captured)
+        monkeypatch.setattr(playback, "can_capture", lambda model, loss, device: True)
+        return replays
+
+    return enter
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_whole_steps_train_as_single_ones(
+    rule: str, average: float, whole_steps: Callable[[], list[int]]
+) -> None:
+    def run() -> tuple[list[dict[str, object]], Tensor, float]:
+        model = models.autoencoder((4,), seed=0)
+        optimizer = RULES[rule](model)
+        result = train(
+            model,
+            pairs(),
+            epochs=4,
+            batch_size=4,
+            optimizer=optimizer,
+            schedule=optim.cosine(),
+            average=average,
+            validation=(torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(4)),) * 2,
+        )
+        return result.history, model.flatten().data, optimizer.lr
+
+    history, weights, lr = run()
+    replays = whole_steps()
+    whole_history, whole_weights, whole_lr = run()
+    assert len(replays) == 4 * 5 - 2, "two steps and each epoch's last, smaller one go alone"
+    assert lr == whole_lr
+    assert (weights - whole_weights).abs().max() <= 1e-4 * weights.abs().max()
+    for single, whole in zip(history, whole_history, strict=True):
+        for name in ("epoch", "step", "lr"):
+            assert single[name] == whole[name]
+        for name in ("loss", "psnr_per_image"):
+            assert single[name] == pytest.approx(whole[name], rel=1e-4)
+
+
+def test_whole_steps_name_the_one_that_diverged(whole_steps: Callable[[], list[int]]) -> None:
+    whole_steps()
+    model = models.autoencoder((4,), seed=0)
+    optimizer = optim.SGD(model, lr=1.0)
+
+    def explode(progress: float) -> float:
+        return 1e39 if progress >= 0.3 else 1e-3
+
+    with pytest.raises(
+        TrainingDiverged, match="a weight is not finite at step 9 with lr"
+    ) as caught:
+        train(model, pairs(), epochs=4, batch_size=4, optimizer=optimizer, schedule=explode)
+    assert caught.value.step == 9
+    assert optimizer.lr == 1.0
+
+
+@pytest.mark.parametrize("square", [True, False])
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_resident_batches_have_the_bits_of_main_memory(square: bool, epoch: int) -> None:
+    generator = torch.Generator().manual_seed(5)
+    size = (50, 3, 6, 6 if square else 8)
+    first, second = torch.randint(0, 256, (2, *size), generator=generator, dtype=torch.uint8)
+    source = Augmented(TensorPairs(first, second), transpose=square, seed=6)
+    resident = source.resident(torch.device("cpu"))
+    assert resident is not None
+    resident.begin(epoch)
+    rows = torch.randperm(50, generator=generator)[:31]
+    for here, there in zip(source.batch(rows.numpy(), epoch), resident.batch(rows), strict=True):
+        assert torch.equal(here, there)
