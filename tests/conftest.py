@@ -15,7 +15,7 @@ import pytest
 import torch
 from cases import Operands
 from hypothesis import HealthCheck, settings
-from on_host import Kernels, build, compiler
+from on_host import Kernels, host_kernels, in_place_of_the_processor, why_not_on_host
 from terminal import course_file, folder, run, weights  # noqa: F401 (fixtures)
 from torch import Tensor
 
@@ -42,14 +42,18 @@ GUARD = 37
 
 @dataclass(frozen=True)
 class Place:
-    """A backend, and for the compiled one the instruction set its kernels are held to."""
+    """A backend, and for the compiled one the instruction set its kernels are held to.
+
+    Without a GPU the CUDA backend works on tensors in main memory, by the kernels of csrc/cuda as
+    `on_host` builds them: then `isa` is "on-host".
+    """
 
     backend: str
     isa: str | None = None
 
     @property
     def device(self) -> torch.device:
-        return torch.device("cuda" if self.backend == "cuda" else "cpu")
+        return torch.device("cuda" if str(self) == "cuda" else "cpu")
 
     def __str__(self) -> str:
         return self.backend if self.isa is None else f"{self.backend}-{self.isa}"
@@ -59,6 +63,9 @@ class Place:
         small for more, and a busy machine makes threads wait. The laws of threads have a test."""
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(1)
+        if self.isa == "on-host":
+            stack.enter_context(in_place_of_the_processor())
+            return
         stack.enter_context(ops.use_backend(self.backend))
         if self.isa is not None:
             stack.enter_context(_backend.use_isa(self.isa))
@@ -125,6 +132,9 @@ def _places() -> list[tuple[Place, str | None]]:
     """Every place with None, or the reason why it is not here."""
     found: list[tuple[Place, str | None]] = []
     for backend, reason in ops.backends().items():
+        if backend == "cuda" and reason is not None:
+            found.append((Place("cuda", "on-host"), why_not_on_host()))
+            continue
         if backend != "cpu" or reason is not None:
             found.append((Place(backend), reason))
             continue
@@ -188,8 +198,9 @@ def memory_format(request: pytest.FixtureRequest) -> torch.memory_format:
 
 
 @pytest.fixture(scope="session")
-def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+def kernels() -> Kernels:
     """The CUDA kernels, built to run on this machine's processor."""
-    if compiler() is None:
-        pytest.skip("no g++ to build the CUDA kernels for the host")
-    return Kernels(build(tmp_path_factory.mktemp("cuda_on_host")))
+    reason = why_not_on_host()
+    if reason is not None:
+        pytest.skip(reason)
+    return host_kernels()

@@ -5,6 +5,7 @@ tests/cuda_on_host/cuda_runtime.h stands in for CUDA's header; the sources are t
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import importlib.util
 import os
@@ -12,16 +13,22 @@ import shlex
 import shutil
 import subprocess
 import sysconfig
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
 import torch
 from cases import ConvCase
 from torch import Tensor
+
+from pydenoise import objectives, ops
+from pydenoise.ops import _backend, _cuda
 
 ROOT = Path(__file__).resolve().parent.parent
 STAND_IN = ROOT / "tests" / "cuda_on_host"
@@ -36,8 +43,9 @@ FLAGS += ["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-U_FORTIFY_SOURCE"]
 FLAGS += ["-DPYDENOISE_CUDA_MODULE=_cuda_host", '-DPYDENOISE_CUDA_ARCHITECTURES="host"']
 
 
-def compiler() -> str | None:
-    return shutil.which("g++")
+def why_not_on_host() -> str | None:
+    """None where the kernels can be built for this machine's processor."""
+    return None if shutil.which("g++") else "no g++ to build the CUDA kernels for the host"
 
 
 def _has_fma() -> bool:
@@ -153,3 +161,26 @@ class Kernels:
     def matmul(self, out: Tensor, a: Tensor, b: Tensor, accumulate: bool = False) -> None:
         views = [part for x in (out, a, b) for part in (x.data_ptr(), x.stride())]
         self.call("matmul", out, *views, (*out.shape, a.shape[2]), accumulate)
+
+
+@cache
+def host_kernels() -> Kernels:
+    """The kernels, built once for all tests of this process."""
+    folder = tempfile.mkdtemp(prefix="pydenoise-cuda-on-host-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Kernels(build(Path(folder)))
+
+
+@contextmanager
+def in_place_of_the_processor() -> Iterator[None]:
+    """Scope in which tensors in main memory belong to the CUDA backend, as on a GPU with one
+    stream; steps are taken without a tape."""
+    with pytest.MonkeyPatch.context() as patch:
+        backend = _cuda.OnDevice(host_kernels().module)
+        patch.setattr(_backend, "_IN_MAIN_MEMORY", backend)
+        patch.setattr(_cuda, "queue_of", lambda device: (0, 0))
+        patch.setattr(torch.cuda, "device", nullcontext)
+        patch.setattr(torch.cuda, "current_device", lambda: 0)
+        patch.setattr(objectives, "play", lambda *given: given[-1](*given[2]))
+        with ops.use_backend("auto"):
+            yield

@@ -9,49 +9,29 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
-from contextlib import nullcontext
-from itertools import product
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 import torch
-from conftest import DTYPES, FORMATS, Place, Setting
-from convolutions import CONVOLUTIONS, PATCHES, Op, cases_of, check
-from on_host import Kernels
+from on_host import in_place_of_the_processor, why_not_on_host
 from torch import Tensor
 
 import pydenoise
-from pydenoise import models, nn, objectives, ops, optim, playback
+from pydenoise import models, nn, ops, optim, playback
 from pydenoise.data import Augmented, PairSource, TensorPairs
 from pydenoise.device_steps import DeviceSteps
 from pydenoise.objectives import Noise2Noise
-from pydenoise.ops import _backend, _cuda
 from pydenoise.training import TrainingDiverged, train
+
+pytestmark = pytest.mark.skipif(why_not_on_host() is not None, reason=str(why_not_on_host()))
 
 
 @pytest.fixture
-def on_device(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Call it, and all tensors belong to the CUDA kernels, with one stream for all."""
-    backend = _cuda.OnDevice(kernels.module)
-
-    def enter() -> None:
-        monkeypatch.setattr(_backend, "_IN_MAIN_MEMORY", backend)
-        monkeypatch.setattr(_cuda, "queue_of", lambda device: (0, 0))
-        monkeypatch.setattr(torch.cuda, "device", nullcontext)
-        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-        monkeypatch.setattr(objectives, "play", lambda *given: given[-1](*given[2]))
-
-    return enter
-
-
-@pytest.mark.parametrize("algorithm", ["implicit", "im2col"])
-@pytest.mark.parametrize("op", CONVOLUTIONS + PATCHES, ids=str)
-def test_convolutions(op: Op, algorithm: str, on_device: Callable[[], None]) -> None:
-    on_device()
-    small = [case for case in cases_of(op) if math.prod(case.columns_size) <= 4000]
-    for case, dtype, memory_format in product(small, DTYPES, FORMATS.values()):
-        with ops.use_algorithm(algorithm):
-            check(op, case, Setting(Place("cpu"), algorithm, dtype, memory_format))
+def on_device() -> Iterator[Callable[[], None]]:
+    """Call it, and all tensors belong to the CUDA kernels until the test ends."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(in_place_of_the_processor())
 
 
 def test_tf32_is_asked_for(on_device: Callable[[], None]) -> None:
