@@ -1,0 +1,307 @@
+"""Kernels and training on a GPU against torch: what bench/gpu.sh runs, part by part.
+
+    python bench/gpu.py PART [--rehearse]
+
+PART is `step`, `epochs`, `convolutions` or `columns`. Each checks its results first, then times by
+CUDA events, all ways in turns, and writes bench/results/gpu_PART.json. float32 with TF32 off on
+both sides. `--rehearse` runs small shapes on the processor, to see the script itself right; what it
+prints are no figures and it writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import readme
+import torch
+import torch_twin
+from torch import Tensor
+from torch.nn import functional as F
+
+import pydenoise
+from pydenoise import models, ops, optim
+from pydenoise.data import TensorPairs
+from pydenoise.objectives import Noise2Noise
+from pydenoise.training import train
+
+Call = Callable[[], Any]
+LEARNING_RATE, MOMENTUM = 0.5, 0.9
+UNET = [  # (channels in, out, side) of 3x3 convolutions in the paper's U-Net, batch 4
+    (3, 48, 256), (48, 48, 256), (48, 48, 128), (48, 48, 64), (48, 48, 32), (48, 48, 16),
+    (48, 48, 8), (96, 96, 16), (144, 96, 32), (96, 96, 32), (144, 96, 64), (144, 96, 128),
+    (99, 64, 256), (64, 32, 256), (32, 3, 256),
+]  # fmt: skip
+
+
+class Place:
+    """Where the ways run, and how long a call takes there."""
+
+    def __init__(self, rehearse: bool) -> None:
+        self.rehearse = rehearse
+        self.device = torch.device("cpu" if rehearse else "cuda")
+        self.rounds, self.least = (3, 1) if rehearse else (15, 20)
+
+    def random(self, *size: int, seed: int = 0) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.rand(size, generator=generator).to(self.device)
+
+    def microseconds(self, call: Call, calls: int) -> float:
+        if self.rehearse:
+            start = time.perf_counter()
+            for _ in range(calls):
+                call()
+            return 1e6 * (time.perf_counter() - start) / calls
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        for _ in range(calls):
+            call()
+        end.record()
+        end.synchronize()
+        return 1e3 * begin.elapsed_time(end) / calls
+
+    def measure(self, ways: dict[str, Call]) -> dict[str, dict[str, float]]:
+        """Median and quartiles of each way, in turns, after a warm-up."""
+        for call in ways.values():
+            for _ in range(self.least):
+                call()
+        samples: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(self.rounds):
+            for name, call in ways.items():
+                samples[name].append(self.microseconds(call, self.least))
+        found = {}
+        for name, taken in samples.items():
+            q1, median, q3 = statistics.quantiles(taken, n=4, method="inclusive")
+            found[name] = {"median_us": median, "q1_us": q1, "q3_us": q3}
+        return found
+
+    def graph(self, call: Call) -> Call:
+        """The call as a CUDA graph."""
+        if self.rehearse:
+            return call
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                call()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            call()
+        return graph.replay
+
+
+def same(what: str, ours: Tensor, theirs: Tensor, tolerance: float) -> None:
+    error = (ours - theirs).abs().max() / theirs.abs().max()
+    if not error <= tolerance:
+        raise SystemExit(f"{what}: relative difference {float(error):.3g}, allowed {tolerance:g}")
+
+
+# --- the training step ----------------------------------------------------------------------------
+
+
+def torch_step(place: Place, state: Any, batch: list[Tensor], compiled: bool) -> tuple[Any, Call]:
+    """torch's step of Table I: the network, and the call."""
+    network = torch_twin.table_one().to(place.device)
+    network.load_state_dict(state)
+    if not batch[0].is_contiguous():
+        network = network.to(memory_format=torch.channels_last)
+    rule = torch.optim.SGD(network.parameters(), LEARNING_RATE, MOMENTUM, foreach=True)
+    source, target = batch
+    loss_of: Any = lambda: F.mse_loss(network(source), target)  # noqa: E731
+    if compiled:
+        loss_of = torch.compile(loss_of, mode="max-autotune-no-cudagraphs", dynamic=False)
+
+    def step() -> Tensor:
+        rule.zero_grad(set_to_none=False)
+        loss = loss_of()
+        loss.backward()
+        rule.step()
+        return loss
+
+    return network, step
+
+
+def our_step(place: Place, state: Any, batch: list[Tensor]) -> tuple[Any, Call]:
+    """Our step with all its kernels on the device's queue and nothing read back."""
+    model = models.autoencoder(seed=0).to(place.device)
+    model.load_state_dict(state)
+    objective = Noise2Noise()
+    optimizer = optim.SGD(model, LEARNING_RATE, MOMENTUM)
+    numbers = ops.rule_row(optimizer.rule(LEARNING_RATE, 1))
+    rule = torch.tensor(numbers, dtype=torch.float64).to(place.device)
+
+    def step() -> None:
+        with ops.Deferred(rule):
+            objective.step(model, *batch)
+            optimizer.step()
+        optimizer.zero_grad()
+
+    return model, step
+
+
+def step(place: Place) -> dict[str, Any]:
+    """A training step of Table I, batch 16 and 1024."""
+    found = {}
+    for size in (2,) if place.rehearse else (16, 1024):
+        state = models.autoencoder(seed=0).state_dict()
+        plain = [place.random(size, 3, 32, 32, seed=seed) for seed in (1, 2)]
+        last = [picture.contiguous(memory_format=torch.channels_last) for picture in plain]
+        ways: dict[str, Call] = {}
+        ends = {}
+        for name, batch in (("", plain), (" channels_last", last)):
+            model, call = our_step(place, state, batch)
+            for _ in range(3):
+                call()
+            ends[f"ours{name}"] = model.flatten().data.clone()
+            ways[f"ours{name}"] = place.graph(call)
+            for kind, compiled in (("torch", False), ("torch.compile", True)):
+                if compiled and place.rehearse:
+                    continue
+                network, call = torch_step(place, state, batch, compiled)
+                for _ in range(3):
+                    call()
+                values = [p.detach().flatten() for p in reversed(list(network.parameters()))]
+                ends[f"{kind}{name}"] = torch.cat(values)
+                ways[f"{kind}{name}"] = call
+                ways[f"{kind} graph{name}"] = place.graph(call)
+        for name, end in ends.items():
+            same(f"step {size}, {name}", end, ends["torch"], 1e-3)
+        found[f"batch {size}"] = place.measure(ways)
+    return found
+
+
+def epochs(place: Place) -> dict[str, Any]:
+    """10 epochs over 50,000 pairs in host memory, weights back in host memory."""
+    count, rounds = (64, 1) if place.rehearse else (50_000, 10)
+    generator = torch.Generator().manual_seed(0)
+    first, second = torch.randint(
+        0, 256, (2, count, 3, 32, 32), dtype=torch.uint8, generator=generator
+    )
+    found: dict[str, Any] = {"pairs": count, "epochs": rounds}
+    for run in ("first", "second"):  # the first one loads the kernels
+        begin = time.perf_counter()
+        model = models.autoencoder(seed=0).to(place.device)
+        result = train(
+            model,
+            TensorPairs(first, second),
+            epochs=rounds,
+            batch_size=16,
+            optimizer=optim.SGD(model, LEARNING_RATE, MOMENTUM),
+        )
+        model.to("cpu")
+        found[f"{run}_run_s"] = time.perf_counter() - begin
+        found["loss"] = result.history[-1]["loss"]
+    return found
+
+
+# --- operations -----------------------------------------------------------------------------------
+
+
+def convolutions(place: Place) -> dict[str, Any]:
+    """Each 3x3 convolution of the paper's U-Net, batch 4, forward and both gradients."""
+    found = {}
+    for before, after, side in UNET[-1:] if place.rehearse else UNET:
+        side = 16 if place.rehearse else side
+        weight = place.random(after, before, 3, 3, seed=3)
+        bias = place.random(after, seed=4)
+        for form in (torch.contiguous_format, torch.channels_last):
+            x = place.random(4, before, side, side).contiguous(memory_format=form)
+            gz = place.random(4, after, side, side, seed=5).contiguous(memory_format=form)
+            w = weight.contiguous(memory_format=form)
+            backward = partial(
+                torch.ops.aten.convolution_backward, gz, x, w, None,
+                (1, 1), (1, 1), (1, 1), False, (0, 0), 1,
+            )  # fmt: skip
+            ways = {
+                "forward": (
+                    partial(ops.conv2d, x, weight, bias, 1, 1),
+                    partial(F.conv2d, x, w, bias, 1, 1),
+                ),
+                "grad_input": (
+                    partial(ops.conv2d_grad_input, x.shape, weight, gz, 1, 1),
+                    lambda: backward((True, False, False))[0],  # noqa: B023
+                ),
+                "grad_weight": (
+                    partial(ops.conv2d_grad_weight, x, weight.shape, gz, 1, 1),
+                    lambda: backward((False, True, False))[1],  # noqa: B023
+                ),
+            }
+            name = "channels_last" if form is torch.channels_last else "contiguous"
+            for quantity, (mine, theirs) in ways.items():
+                key = f"{before}->{after} {side}x{side} {quantity} {name}"
+                same(key, mine(), theirs(), 1e-4)
+                calls = {"ours": mine, "torch": theirs}
+                if quantity != "grad_weight":
+                    calls["ours tf32"] = partial(_with_tf32, mine)
+                found[key] = place.measure(calls)
+    return found
+
+
+def _with_tf32(call: Call) -> None:
+    with pydenoise.allow_tf32():
+        call()
+
+
+def columns(place: Place) -> dict[str, Any]:
+    """im2col and col2im into reused buffers, and the copy bandwidth."""
+    found = {}
+    for channels, side, stride in ((3, 32, 2), (48, 16, 2), (64, 256, 1)):
+        batch = 2 if place.rehearse else (1 if side == 256 else 1024)
+        x = place.random(batch, channels, side, side)
+        c = ops.im2col(x, 3, 1, 1, stride)
+        fold = partial(F.fold, c, (side, side), 3, 1, 1, stride)
+        unfold = partial(F.unfold, x, 3, 1, 1, stride)
+        out, picture = torch.empty_like(c), torch.empty_like(x)
+        mine = partial(ops.im2col, x, 3, 1, 1, stride, out=out)
+        back = partial(ops.col2im, c, (side, side), 3, 1, 1, stride, out=picture)
+        same("im2col", mine(), unfold(), 0.0)
+        same("col2im", back(), fold(), 1e-6)
+        other = torch.empty_like(c)
+        ways = {"im2col": mine, "unfold": unfold, "col2im": back, "fold": fold}
+        ways["copy of the columns"] = partial(other.copy_, c)
+        key = f"{batch}x{channels}x{side}x{side} stride {stride}"
+        found[key] = {"columns_bytes": c.nbytes, "picture_bytes": x.nbytes, **place.measure(ways)}
+    return found
+
+
+PARTS = {part.__name__: part for part in (step, epochs, convolutions, columns)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--rehearse", action="store_true")
+    options = parser.parse_args()
+    place = Place(options.rehearse)
+    if not options.rehearse:
+        reason = ops.backends()["cuda"]
+        if reason is not None:
+            raise SystemExit(f"no GPU to measure on: {reason}")
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    begin = time.perf_counter()
+    report = {"part": options.part, "figures": PARTS[options.part](place)}
+    if options.rehearse:
+        print(f"{options.part}: rehearsed")
+        return
+    report["environment"] = {
+        "device": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "commit": readme.commit(),
+        "seconds": time.perf_counter() - begin,
+    }
+    readme.RESULTS.mkdir(parents=True, exist_ok=True)
+    target = readme.RESULTS / f"gpu_{options.part}.json"
+    target.write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(report["figures"], indent=1))
+
+
+if __name__ == "__main__":
+    main()

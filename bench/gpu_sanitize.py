@@ -1,0 +1,43 @@
+"""One small call of every CUDA kernel, for compute-sanitizer: bench/gpu.sh runs it."""
+
+from __future__ import annotations
+
+import torch
+
+import pydenoise
+from pydenoise import models, nn, ops, optim
+from pydenoise.objectives import Noise2Noise
+
+
+def convolutions(channels: int, out_channels: int, stride: int, groups: int) -> None:
+    x = torch.rand(2, channels, 9, 11, device="cuda")
+    w = torch.rand(out_channels, channels // groups, 3, 3, device="cuda")
+    for picture in (x, x.contiguous(memory_format=torch.channels_last)):
+        for algorithm in ("implicit", "im2col"):
+            with pydenoise.use_algorithm(algorithm):
+                z = ops.conv2d(picture, w, None, stride, 1, 1, groups)
+                ops.conv2d_grad_input(picture.shape, w, z, stride, 1, 1, groups)
+                ops.conv2d_grad_weight(picture, w.shape, z, stride, 1, 1, groups)
+                ops.conv2d_grad_bias(z)
+        with pydenoise.allow_tf32():
+            ops.conv2d(picture, w, None, stride, 1, 1, groups)
+
+
+def training(loss: nn.Loss, rule: type[optim.Optimizer]) -> None:
+    model = models.autoencoder((8, 12), seed=0).to("cuda")
+    objective, optimizer = Noise2Noise(loss), rule(model, lr=0.1)
+    for _ in range(4):
+        source, target = torch.rand(2, 2, 3, 16, 16, device="cuda")
+        objective.step(model, source, target)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+for arguments in ((3, 48, 2, 1), (48, 3, 1, 1), (20, 36, 1, 1), (6, 9, 2, 3)):
+    convolutions(*arguments)
+training(nn.MSELoss(), optim.SGD)
+training(nn.L1Loss(), optim.Adam)
+leaky = ops.leaky_relu(torch.randn(1001, device="cuda"), 0.1)
+ops.leaky_relu_backward(leaky, leaky, 0.1)
+torch.cuda.synchronize()
+print("every kernel ran")

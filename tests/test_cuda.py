@@ -1,0 +1,132 @@
+"""What only a GPU shows: graphs, streams, devices, and what happens when it is asked for too much.
+
+The case tables of the operations and layers run there as `cuda` in every other file; without a GPU
+they run on the same kernels built for the host (`cuda-on-host`), and this file is skipped.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import oracle
+import pytest
+import torch
+from cases import operands
+from convolutions import BY_OP, cases_of
+from torch import Tensor
+
+import pydenoise
+from pydenoise import models, nn, objectives, ops, optim
+from pydenoise.data import Augmented, TensorPairs
+from pydenoise.objectives import Noise2Noise
+from pydenoise.training import train
+
+_REASON = ops.backends()["cuda"]
+pytestmark = pytest.mark.skipif(_REASON is not None, reason=f"cuda: {_REASON}")
+
+
+def batches(count: int, device: str = "cuda") -> Tensor:
+    generator = torch.Generator().manual_seed(7)
+    return torch.rand(count, 2, 4, 3, 16, 16, generator=generator).to(device)
+
+
+def go(model: nn.Module, pictures: Tensor, rule: Callable[..., optim.Optimizer]) -> Tensor:
+    objective, optimizer = Noise2Noise(), rule(model, lr=0.01)
+    for source, target in pictures:
+        objective.step(model, source, target)
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.flatten().data.cpu()
+
+
+@pytest.mark.parametrize("rule", [optim.SGD, optim.Adam])
+def test_twenty_steps_go_where_the_processor_goes(rule: type[optim.Optimizer]) -> None:
+    model = models.autoencoder((8, 12), seed=0)
+    twin = copy.deepcopy(model).to("cuda")
+    here = go(model, batches(20, "cpu"), rule)
+    assert (go(twin, batches(20), rule) - here).abs().max() <= 1e-4 * here.abs().max()
+
+
+def test_a_graph_has_the_bits_of_the_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = models.autoencoder((8, 12), seed=0).to("cuda")
+    twin = copy.deepcopy(model)
+    from_graphs = go(model, batches(6), optim.SGD)
+    monkeypatch.setattr(objectives, "play", lambda *given: given[-1](*given[2]))
+    assert torch.equal(from_graphs, go(twin, batches(6), optim.SGD))
+
+
+def test_five_runs_give_the_same_bits() -> None:
+    start = models.autoencoder((8, 12), seed=0).to("cuda")
+    ends = [go(copy.deepcopy(start), batches(5), optim.Adam) for _ in range(5)]
+    assert all(torch.equal(end, ends[0]) for end in ends)
+
+
+@pytest.mark.parametrize("rule", [optim.SGD, optim.AdamW])
+def test_a_run_of_whole_steps_follows_the_processor(rule: type[optim.Optimizer]) -> None:
+    generator = torch.Generator().manual_seed(8)
+    first, second = torch.randint(
+        0, 256, (2, 150, 3, 16, 16), generator=generator, dtype=torch.uint8
+    )
+    ends = []
+    for device in ("cpu", "cuda"):
+        model = models.autoencoder((8,), seed=0).to(device)
+        result = train(
+            model,
+            Augmented(TensorPairs(first, second), seed=1),
+            epochs=3,
+            optimizer=rule(model, lr=0.01),
+            schedule=optim.cosine(),
+            average=0.9,
+        )
+        ends.append((result.history[-1]["loss"], model.flatten().data.cpu()))
+    (loss, weights), (cuda_loss, cuda_weights) = ends
+    assert cuda_loss == pytest.approx(loss, rel=1e-4)
+    assert (weights - cuda_weights).abs().max() <= 1e-3 * weights.abs().max()
+
+
+def test_tf32_keeps_three_digits() -> None:
+    for case in cases_of(BY_OP["conv2d"]):
+        o = operands(case, torch.float32)
+        values, _ = oracle.conv2d(case, o)
+        bias = None if o.bias is None else o.bias.cuda()
+        with pydenoise.allow_tf32():
+            z = ops.conv2d(o.input.cuda(), o.weight.cuda(), bias, *case.arguments)
+        if z.numel():
+            assert (z.cpu().double() - values).abs().max() <= 1e-3 * values.abs().max(), case
+
+
+def test_a_stream_of_ones_own() -> None:
+    x, w = torch.rand(4, 8, 33, 35, device="cuda"), torch.rand(8, 8, 3, 3, device="cuda")
+    wanted = ops.conv2d(x, w, None, 1, 1)
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        found = ops.conv2d(x * 2, w, None, 1, 1) / 2
+    stream.synchronize()
+    assert torch.equal(found, wanted)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU alone")
+def test_the_tensors_device_decides() -> None:
+    x, w = torch.rand(2, 3, 9, 9), torch.rand(4, 3, 3, 3)
+    results = [ops.conv2d(x.to(f"cuda:{i}"), w.to(f"cuda:{i}")) for i in range(2)]
+    assert [result.device.index for result in results] == [0, 1]
+    assert torch.equal(results[0].cpu(), results[1].cpu())
+
+
+def test_what_is_refused_leaves_the_process_usable() -> None:
+    x, w = torch.rand(1, 3, 9, 9, device="cuda"), torch.rand(4, 3, 3, 3, device="cuda")
+    with pytest.raises(ValueError, match="must be on one device"):
+        ops.conv2d(x, w.cpu())
+    refused = pytest.raises(ValueError, match="backend 'cpu' cannot work on a tensor on cuda")
+    with refused, pydenoise.use_backend("cpu"):
+        ops.conv2d(x, w)
+    with pytest.raises(TypeError, match="must be float32 or float64"):
+        ops.conv2d(x.half(), w.half())
+    free = torch.cuda.mem_get_info()[0]
+    side = int((free / 4 / 64) ** 0.5)
+    large = torch.empty(1, 1, 1, 1, device="cuda").expand(1, 1, side, side)
+    with pytest.raises((RuntimeError, ValueError)):
+        ops.conv2d(large, torch.ones(128, 1, 1, 1, device="cuda"))
+    assert ops.conv2d(x, w).isfinite().all()
