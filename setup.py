@@ -24,8 +24,11 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "csrc" / "cuda"))
-sys.dont_write_bytecode = True  # a source archive holds no __pycache__
+# a source archive holds no __pycache__
+sys.dont_write_bytecode, writes_none = True, sys.dont_write_bytecode
 import nvcc  # noqa: E402
+
+sys.dont_write_bytecode = writes_none
 
 RECORD = ROOT / "pydenoise" / "_build.json"
 SOURCES = [
@@ -61,12 +64,6 @@ class Record:
         self.cpu = f"not wanted (PYDENOISE_BUILD={wanted})"
         self.cuda = self.cpu
         self.error_tail: list[str] = []
-
-    def failed(self, error: Exception, printed: list[str]) -> str:
-        """What to say of a failed compile; keeps the last lines of what it printed."""
-        first, *rest = str(error).splitlines() or [type(error).__name__]
-        self.error_tail = [line[:200] for line in [*printed, *rest][-20:]]
-        return f"the compile failed ({first})"
 
     def write(self) -> None:
         RECORD.write_text(json.dumps(vars(self), indent=2) + "\n", encoding="utf-8")
@@ -134,7 +131,7 @@ def build_command(record: Record) -> type[PlainBuildExt]:
             except Exception as error:
                 if record.wanted != "auto":
                     raise
-                record.cpu = record.failed(error, [])
+                record.cpu = f"the compile failed ({str(error).splitlines()[0]})"
                 self.extensions = []
             record.write()
             if not self.inplace:
@@ -142,7 +139,7 @@ def build_command(record: Record) -> type[PlainBuildExt]:
 
         def build_extension(self, ext: Extension) -> None:
             kind = "cuda" if ext.name == CUDA else "cpu"
-            setattr(record, kind, "built")
+            outcome = "built"
             with heard() as printed:
                 try:
                     if kind == "cuda":
@@ -152,8 +149,12 @@ def build_command(record: Record) -> type[PlainBuildExt]:
                 except Exception as error:
                     if record.wanted != "auto":
                         raise
-                    setattr(record, kind, record.failed(error, printed))
+                    first, *rest = str(error).splitlines() or [type(error).__name__]
+                    outcome = f"the compile failed ({first})"
                     self.extensions = [other for other in self.extensions if other is not ext]
+            setattr(record, kind, outcome)
+            if outcome != "built":
+                record.error_tail += [line[:200] for line in [*printed, *rest][-20:]]
 
     return Build
 

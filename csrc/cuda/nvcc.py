@@ -145,7 +145,6 @@ class Usage(NamedTuple):
     registers: int
     stack_bytes: int
     spill_bytes: int
-    shared_bytes: int
 
 
 def usages(folder: Path = FOLDER) -> list[Usage]:
@@ -165,7 +164,6 @@ def usages(folder: Path = FOLDER) -> list[Usage]:
                     r"Used (\d+) registers",
                 )
             )
-            shared = re.search(r"(\d+) bytes smem", said)
             assert stack and stores and loads and registers, said
             found.append(
                 Usage(
@@ -174,7 +172,6 @@ def usages(folder: Path = FOLDER) -> list[Usage]:
                     int(registers[1]),
                     int(stack[1]),
                     int(stores[1]) + int(loads[1]),
-                    int(shared[1]) if shared else 0,
                 )
             )
     return found
@@ -188,12 +185,3 @@ def warnings(folder: Path = FOLDER) -> list[str]:
         for line in (folder / f"{source.name}.o.log").read_text(encoding="utf-8").splitlines()
         if re.search(r"\bwarning\b", line, re.I)
     ]
-
-
-def is_current(folder: Path = FOLDER) -> bool:
-    """Whether the folder holds what the compiler said of today's sources."""
-    logs = [folder / f"{source.name}.o.log" for source in [*KERNELS, *HOST]]
-    if not all(log.is_file() for log in logs):
-        return False
-    newest = max(path.stat().st_mtime for path in CSRC.rglob("*") if path.is_file())
-    return min(log.stat().st_mtime for log in logs) >= newest
