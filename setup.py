@@ -182,7 +182,7 @@ def main() -> None:
         if reason is not None:
             if wanted != "auto":
                 sys.exit(f"PYDENOISE_BUILD={wanted}: {reason}; install one or point CXX at it")
-            record.cpu = record.cuda = reason
+            record.cpu, record.cuda = reason, "no C++ compiler"
         else:
             extensions.append(cpu_extension())
     if extensions and wanted != "cpu":

@@ -201,6 +201,7 @@ void add_bias(bool is_double, Memory image, bool image_last, Memory bias, const 
     using T = decltype(zero);
     const auto [batch, channels, height, width] = sizes;
     const int64_t count = product({batch, channels, height, width});
+    check_count(count);
     T* to = queue.take<T>(image, count, "image");
     const T* b = queue.take<const T>(bias, channels, "bias");
     return cuda::add_bias<T>(to, b, count, channels, height * width, image_last, queue.stream);

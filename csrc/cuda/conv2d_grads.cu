@@ -6,22 +6,35 @@
 namespace pydenoise::cuda {
 namespace {
 
-// out[i] (+)= parts[0][i] + parts[1][i] + ...
+constexpr int kTogether = 32;  // elements, or channels, that the threads of a warp take
+
+template <class T>
+struct Sums {
+  T of_thread[kThreads];
+};
+
+// out[i] (+)= parts[0][i] + parts[1][i] + ...: kTogether elements a block, and of each the parts in
+// kThreads / kTogether sums, which are then added in order.
 template <class T, class Part>
 __global__ void __launch_bounds__(kThreads)
     add_parts_kernel(T* out, const Part* parts, int count, int64_t size, bool accumulate) {
-  for (int64_t i = first_element(); i < size; i += element_step()) {
-    Part sum = parts[i];
-    for (int part = 1; part < count; ++part) sum += parts[part * size + i];
-    out[i] = static_cast<T>(accumulate ? out[i] + sum : sum);
+  constexpr int kLanes = kThreads / kTogether;
+  const int lane = static_cast<int>(threadIdx.x) / kTogether;
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kTogether + threadIdx.x % kTogether;
+  Part sum = 0;
+  if (i < size) {
+#pragma unroll 4
+    for (int part = lane; part < count; part += kLanes) sum += parts[part * size + i];
   }
+  sum = sum_of_columns(shared_memory<Sums<Part>>().of_thread, kThreads, kTogether, sum);
+  if (lane == 0 && i < size) out[i] = static_cast<T>(accumulate ? out[i] + sum : sum);
 }
 
 template <class T, class Part>
 Status add_parts(T* out, const Part* parts, int count, int64_t size, bool accumulate,
                  cudaStream_t stream) {
-  return launch(add_parts_kernel<T, Part>, blocks_over(size), kThreads, 0, stream, out, parts,
-                count, size, accumulate);
+  return launch(add_parts_kernel<T, Part>, ceil_div(size, kTogether), kThreads, sizeof(Sums<Part>),
+                stream, out, parts, count, size, accumulate);
 }
 
 int32_t weight_parts(const ConvShape& s) {
@@ -35,18 +48,13 @@ int64_t bias_parts(int64_t pixels) {
   return larger(1, smaller(kMostBiasParts, pixels / kPartPixels));
 }
 
-constexpr int kChannels = 32;  // of a block where a pixel's channels lie together
-
-// One block sums one part of the pixels of one channel, or of kChannels that lie together.
+// One block sums one part of the pixels of one channel, or of kTogether that lie side by side.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     bias_part_kernel(double* sums, const T* grad_output, uint32_t all, uint32_t pixels,
                      uint32_t channels, uint32_t parts, bool channels_last) {
-  struct Sums {
-    double of_thread[kThreads];
-  };
-  auto& shared = shared_memory<Sums>();
-  const uint32_t together = channels_last ? kChannels : 1, lanes = kThreads / together;
+  auto& shared = shared_memory<Sums<double>>();
+  const uint32_t together = channels_last ? kTogether : 1, lanes = kThreads / together;
   const uint32_t part = blockIdx.x % parts, lane = threadIdx.x / together;
   const uint32_t channel = blockIdx.x / parts * together + threadIdx.x % together;
   const auto edge = [=](uint32_t of) {
@@ -113,11 +121,11 @@ Status conv2d_grad_bias(T* grad_bias, Pictures<const T> grad_output, double* wor
                         int64_t batch, int64_t channels, int64_t pixels, bool accumulate,
                         cudaStream_t stream) {
   const int64_t parts = bias_parts(batch * pixels);
-  const int64_t blocks = parts * ceil_div(channels, grad_output.channels_last ? kChannels : 1);
-  const Status status = launch(
-      bias_part_kernel<T>, blocks, kThreads, kThreads * sizeof(double), stream, workspace,
-      grad_output.data, static_cast<uint32_t>(batch * pixels), static_cast<uint32_t>(pixels),
-      static_cast<uint32_t>(channels), static_cast<uint32_t>(parts), grad_output.channels_last);
+  const int64_t blocks = parts * ceil_div(channels, grad_output.channels_last ? kTogether : 1);
+  const Status status = launch(bias_part_kernel<T>, blocks, kThreads, sizeof(Sums<double>), stream,
+                               workspace, grad_output.data, static_cast<uint32_t>(batch * pixels),
+                               static_cast<uint32_t>(pixels), static_cast<uint32_t>(channels),
+                               static_cast<uint32_t>(parts), grad_output.channels_last);
   if (status != cudaSuccess) return status;
   return add_parts(grad_bias, workspace, static_cast<int>(parts), channels, accumulate, stream);
 }

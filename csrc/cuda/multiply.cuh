@@ -21,7 +21,7 @@ struct alignas(16) Panels {
   T right[depth][cols + pad];
 };
 
-// Registers of the 8 x 4 tile: 32 sums, 12 factors, 6 elements of the next panels.
+// Registers of the 8 x 6 tile: 48 sums, 14 factors, 11 elements of the next panels.
 template <class Element, int depth, int rows, int cols, int thread_rows, int thread_cols,
           int resident>
 struct Fma {
@@ -66,9 +66,10 @@ struct Fma {
   }
 
  private:
-  // A thread's rows are runs of 4, far apart: neighbours' runs then lie side by side in the banks.
-  static constexpr int kRowPack = thread_rows < 4 ? thread_rows : 4;
-  static constexpr int kColPack = thread_cols < 4 ? thread_cols : 4;
+  // A thread's rows are runs of 4 or 2, far apart: neighbours' runs then lie side by side in the
+  // banks.
+  static constexpr int kRowPack = thread_rows % 4 == 0 ? 4 : 2;
+  static constexpr int kColPack = thread_cols % 4 == 0 ? 4 : 2;
   static constexpr int kRowPacks = thread_rows / kRowPack, kColPacks = thread_cols / kColPack;
 
   __device__ static int first_row() {

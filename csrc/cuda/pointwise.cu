@@ -74,8 +74,10 @@ template <class T>
 struct AddBias {
   T* image;
   const T* bias;
-  int64_t channels, run;  // elements in a row that share a channel
-  __device__ void operator()(int64_t i) const { image[i] += bias[i / run % channels]; }
+  uint32_t channels, run;  // elements in a row that share a channel
+  __device__ void operator()(int64_t i) const {
+    image[i] += bias[static_cast<uint32_t>(i) / run % channels];
+  }
 };
 
 template <class T>
@@ -166,7 +168,9 @@ Status sigmoid_backward(T* out, const T* grad_output, const T* output, int64_t c
 template <class T>
 Status add_bias(T* image, const T* bias, int64_t count, int64_t channels, int64_t pixels,
                 bool channels_last, cudaStream_t stream) {
-  return each(count, stream, AddBias<T>{image, bias, channels, channels_last ? 1 : pixels});
+  return each(count, stream,
+              AddBias<T>{image, bias, static_cast<uint32_t>(channels),
+                         static_cast<uint32_t>(channels_last ? 1 : pixels)});
 }
 
 int64_t loss_workspace(int64_t count) {

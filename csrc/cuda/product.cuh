@@ -215,11 +215,13 @@ Status run(const Product<typename Multiply::T>& p, const Access& access, cudaStr
 }
 
 // Instantiated in product_float.cu, product_tf32.cu and product_double.cu.
-using FloatLarge = Fma<float, 8, 128, 64, 8, 4, 2>;
+using FloatLarge64 = Fma<float, 8, kLargeRows, 64, 8, 4, 2>;
+using FloatLarge48 = Fma<float, 8, kLargeRows, 48, 8, 6, 3>;
 using FloatSmall = Fma<float, 16, kSmallTile, kSmallTile, 4, 4, 6>;
 using FloatNarrow = Fma<float, 8, 64, 4, 2, 4, 12>;  // few columns: 3 channels out
 using DoubleSmall = Fma<double, 16, kSmallTile, kSmallTile, 4, 4, 5>;
-using Tf32Large = Tf32<8, 128, 64, 2, 2, 3>;
+using Tf32Large64 = Tf32<8, kLargeRows, 64, 2, 2, 3>;
+using Tf32Large48 = Tf32<8, kLargeRows, 48, 2, 2, 3>;
 using Tf32Small = Tf32<16, kSmallTile, kSmallTile, 1, 2, 6>;
 
 Status multiply_tf32(const Product<float>& product, const Access& access, cudaStream_t stream);

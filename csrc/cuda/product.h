@@ -56,10 +56,11 @@ struct Access {
 Access access_of(const Product<float>& product);
 Access access_of(const Product<double>& product);
 
-// Blocks from which large tiles fill a GPU (two for each of 132 multiprocessors); with fewer, small
-// tiles make more of them.
-constexpr int64_t kEnoughBlocks = 264;
-constexpr int kSmallTile = 32;  // rows and columns
+constexpr int kSmallTile = 32;   // rows and columns
+constexpr int kLargeRows = 128;  // of a tile of 48 or 64 columns
+
+// Columns of the large tile that the product fills a GPU with, or 0 where small ones are better.
+int large_tile(const Product<float>& product);
 
 // `tf32` rounds the factors and multiplies by tensor cores, in float and where the device has them.
 // The tile is chosen by the sizes alone and changes no bit.

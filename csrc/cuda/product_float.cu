@@ -17,8 +17,14 @@ Status multiply(const Product<float>& p, bool tf32, cudaStream_t stream) {
   const Access access = access_of(p);
   if (p.columns <= FloatNarrow::kCols) return run<FloatNarrow>(p, access, stream);
   if (tf32 && has_tf32()) return multiply_tf32(p, access, stream);
-  const bool fills = p.columns > FloatSmall::kCols && blocks_of<FloatLarge>(p) >= kEnoughBlocks;
-  return fills ? run<FloatLarge>(p, access, stream) : run<FloatSmall>(p, access, stream);
+  switch (large_tile(p)) {
+    case 64:
+      return run<FloatLarge64>(p, access, stream);
+    case 48:
+      return run<FloatLarge48>(p, access, stream);
+    default:
+      return run<FloatSmall>(p, access, stream);
+  }
 }
 
 }  // namespace pydenoise::cuda

@@ -7,7 +7,8 @@ namespace pydenoise::cuda {
 
 // sums[i] += sums[i + half], for every half of `threads` down to `stop` (powers of two): thread i
 // then holds what its column of threads i, i + stop, ... added. All threads of the block call it.
-__device__ inline double sum_of_columns(double* sums, int threads, int stop, double own) {
+template <class T>
+__device__ T sum_of_columns(T* sums, int threads, int stop, T own) {
   const int thread = static_cast<int>(threadIdx.x);
   sums[thread] = own;
   for (int half = threads / 2; half >= stop; half /= 2) {

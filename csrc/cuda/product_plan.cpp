@@ -1,4 +1,5 @@
-// Which way threads walk through memory: decided from the places of gather.h alone.
+// How a product is carried out, decided by its sizes alone: the way threads walk through memory,
+// the tile, the number of parts.
 #include "cuda/product.h"
 
 namespace pydenoise::cuda {
@@ -61,6 +62,19 @@ Access decide(const Product<T>& p) {
   return access;
 }
 
+// Blocks from which large tiles fill a GPU (two for each of 132 multiprocessors); with fewer, small
+// tiles make more of them.
+constexpr int64_t kEnoughBlocks = 264;
+
+// Of 48 and 64 the one that leaves fewer columns empty.
+int columns_of_large(int64_t columns) {
+  return ceil_div(columns, 48) * 48 < ceil_div(columns, 64) * 64 ? 48 : 64;
+}
+
+bool suits_large(int64_t rows, int64_t columns) {
+  return rows > kLargeRows / 2 && columns > kSmallTile;
+}
+
 }  // namespace
 
 Access access_of(const Product<float>& product) {
@@ -70,10 +84,25 @@ Access access_of(const Product<double>& product) {
   return decide(product);
 }
 
+int large_tile(const Product<float>& p) {
+  int64_t rows = 0;
+  for (int i = 0; i < p.phases; ++i) rows = larger(rows, p.phase[i].rows.count);
+  const int columns = columns_of_large(p.columns);
+  const int64_t blocks =
+      ceil_div(rows, kLargeRows) * ceil_div(p.columns, columns) * p.groups * p.parts * p.phases;
+  return suits_large(rows, p.columns) && blocks >= kEnoughBlocks ? columns : 0;
+}
+
 int32_t parts_of(int64_t rows, int64_t columns, int64_t groups, int64_t steps) {
-  constexpr int64_t kFewestSteps = 128, kMostParts = 256, kBlocks = 2 * kEnoughBlocks;
+  constexpr int64_t kManySteps = 512, kFewestSteps = 128, kMostParts = 512;
+  if (suits_large(rows, columns)) {
+    const int64_t tiles =
+        ceil_div(rows, kLargeRows) * ceil_div(columns, columns_of_large(columns)) * groups;
+    const int64_t wanted = ceil_div(kEnoughBlocks, tiles);
+    if (steps >= wanted * kManySteps) return static_cast<int32_t>(wanted);
+  }
   const int64_t tiles = ceil_div(rows, kSmallTile) * ceil_div(columns, kSmallTile) * groups;
-  const int64_t wanted = smaller(ceil_div(kBlocks, tiles), ceil_div(steps, kFewestSteps));
+  const int64_t wanted = smaller(ceil_div(2 * kEnoughBlocks, tiles), ceil_div(steps, kFewestSteps));
   return static_cast<int32_t>(larger(1, smaller(wanted, kMostParts)));
 }
 
