@@ -6,7 +6,7 @@
 namespace pydenoise::cuda {
 namespace {
 
-constexpr int kTogether = 32;  // elements, or channels, that the threads of a warp take
+constexpr int kTogether = 32;  // elements that the threads of a warp take
 
 template <class T>
 struct Sums {
@@ -48,22 +48,26 @@ int64_t bias_parts(int64_t pixels) {
   return larger(1, smaller(kMostBiasParts, pixels / kPartPixels));
 }
 
-// One block sums one part of the pixels of one channel, or of kTogether that lie side by side.
+// One block sums one part of the pixels of kChannels channels, each in kLanes sums of every
+// kLanes-th pixel: the same ones in both formats. Neighbouring threads take what lies side by side.
+constexpr int kChannels = 8, kLanes = kThreads / kChannels;
+
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     bias_part_kernel(double* sums, const T* grad_output, uint32_t all, uint32_t pixels,
                      uint32_t channels, uint32_t parts, bool channels_last) {
   auto& shared = shared_memory<Sums<double>>();
-  const uint32_t together = channels_last ? kTogether : 1, lanes = kThreads / together;
-  const uint32_t part = blockIdx.x % parts, lane = threadIdx.x / together;
-  const uint32_t channel = blockIdx.x / parts * together + threadIdx.x % together;
+  const uint32_t part = blockIdx.x % parts, first = blockIdx.x / parts * kChannels;
+  const uint32_t lane = channels_last ? threadIdx.x / kChannels : threadIdx.x % kLanes;
+  const uint32_t of_block = channels_last ? threadIdx.x % kChannels : threadIdx.x / kLanes;
+  const uint32_t channel = first + of_block;
   const auto edge = [=](uint32_t of) {
     return static_cast<uint32_t>(static_cast<uint64_t>(of) * all / parts);
   };
   const uint32_t end = edge(part + 1);
   double sum = 0;
   if (channel < channels) {
-    for (uint32_t pixel = edge(part) + lane; pixel < end; pixel += lanes) {
+    for (uint32_t pixel = edge(part) + lane; pixel < end; pixel += kLanes) {
       const uint32_t picture = pixel / pixels;
       sum +=
           channels_last
@@ -71,8 +75,9 @@ __global__ void __launch_bounds__(kThreads)
               : grad_output[(picture * channels + channel) * pixels + (pixel - picture * pixels)];
     }
   }
-  sum = sum_of_columns(shared.of_thread, kThreads, static_cast<int>(together), sum);
-  if (lane == 0 && channel < channels) sums[part * channels + channel] = sum;
+  const uint32_t thread = lane * kChannels + of_block;
+  sum = sum_of_columns(shared.of_thread, kThreads, kChannels, sum, static_cast<int>(thread));
+  if (thread < kChannels && channel < channels) sums[part * channels + channel] = sum;
 }
 
 }  // namespace
@@ -121,7 +126,7 @@ Status conv2d_grad_bias(T* grad_bias, Pictures<const T> grad_output, double* wor
                         int64_t batch, int64_t channels, int64_t pixels, bool accumulate,
                         cudaStream_t stream) {
   const int64_t parts = bias_parts(batch * pixels);
-  const int64_t blocks = parts * ceil_div(channels, grad_output.channels_last ? kTogether : 1);
+  const int64_t blocks = parts * ceil_div(channels, kChannels);
   const Status status = launch(bias_part_kernel<T>, blocks, kThreads, sizeof(Sums<double>), stream,
                                workspace, grad_output.data, static_cast<uint32_t>(batch * pixels),
                                static_cast<uint32_t>(pixels), static_cast<uint32_t>(channels),

@@ -28,7 +28,10 @@ struct Fma {
   using T = Element;
   static constexpr int kDepth = depth, kRows = rows, kCols = cols;
   static constexpr int kThreads = rows / thread_rows * (cols / thread_cols);
-  static constexpr int kResident = resident;      // blocks that share a multiprocessor
+  static constexpr int kResident = resident;  // blocks that share a multiprocessor
+  // Steps of a sum that begins at zero; longer ones are made of such, or the roundings of equal
+  // terms, all one way, would eat their digits. A multiple of every depth.
+  static constexpr int kLongestSum = 2048;
   using Panel = Panels<T, depth, rows, cols, 4>;  // 4: rows stay aligned, and apart by some banks
 
   T sums[thread_rows][thread_cols] = {};
@@ -124,6 +127,7 @@ struct Tf32 {
   static constexpr int kDepth = depth, kRows = rows, kCols = cols;
   static constexpr int kThreads = 32 * warp_rows * warp_cols;
   static constexpr int kResident = resident;
+  static constexpr int kLongestSum = 0;  // never cut: its factors have 3 digits
   static constexpr int kHigh = rows / warp_rows / 16, kWide = cols / warp_cols / 8;
   using Panel = Panels<T, depth, rows, cols, 8>;  // 8: a warp's 4 steps of 8 rows lie in 32 banks
 

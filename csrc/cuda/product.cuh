@@ -11,6 +11,7 @@ struct Scratch {
   typename Multiply::Panel panels[2];
   Place rows[Multiply::kRows];
   Place steps[2][Multiply::kDepth];
+  int begin, end;  // of the part's steps; here because a thread has no register to spare
 };
 
 // Which tile of which product the block works on; tiles of the same rows are neighbours, so that
@@ -111,10 +112,11 @@ __device__ T finished(T sum, const Finish<T>& finish, size_t at) {
   return (backward ? decides <= 0 : decides < 0) ? T(0) : sum;
 }
 
-// Bias, activation and store of the sums of neighbouring columns from `col` on.
+// Store of the sums of neighbouring columns from `col` on, added to what is there where they go
+// `onto` it; bias and activation once they are the `last`.
 template <class T, int width>
 __device__ void write(const Product<T>& p, const Tile& tile, uint32_t row, int col,
-                      Pack<T, width> sums, bool wide) {
+                      Pack<T, width> sums, bool wide, bool onto, bool last) {
   const size_t at = static_cast<size_t>(tile.group * p.out_group + tile.part * p.out_part) + row +
                     static_cast<size_t>(col) * static_cast<size_t>(p.out_stride);
   const int count = p.columns - col < width ? p.columns - col : width;
@@ -122,11 +124,11 @@ __device__ void write(const Product<T>& p, const Tile& tile, uint32_t row, int c
   for (int v = 0; v < width; ++v) {
     if (v >= count) break;
     const size_t here = at + static_cast<size_t>(v) * static_cast<size_t>(p.out_stride);
-    if (p.finish.bias != nullptr) {
+    if (onto) sums.values[v] = p.out[here] + sums.values[v];
+    if (last && p.finish.bias != nullptr) {
       sums.values[v] = sums.values[v] + p.finish.bias[tile.group * p.columns + col + v];
     }
-    sums.values[v] = finished(sums.values[v], p.finish, here);
-    if (p.accumulate) sums.values[v] = p.out[here] + sums.values[v];
+    if (last) sums.values[v] = finished(sums.values[v], p.finish, here);
     if (!wide) p.out[here] = sums.values[v];
   }
   if (wide && count > 0) *reinterpret_cast<Pack<T, width>*>(p.out + at) = sums;
@@ -149,10 +151,10 @@ __global__ void __launch_bounds__(Multiply::kThreads, Multiply::kResident)
   const int end = p.part_steps < all_steps - begin ? begin + p.part_steps : all_steps;
   const T* const left = p.left + tile.group * p.left_group;
   const T* const right = p.right + tile.group * p.right_group;
-  const auto write_steps = [&](int first, Place* steps) {
+  const auto write_steps = [&](int first, int until, Place* steps) {
     if (threadIdx.x < kDepth) {
       const int k = static_cast<int>(threadIdx.x);
-      steps[k] = place_of(phase.steps, first + k, end);
+      steps[k] = place_of(phase.steps, first + k, until);
     }
   };
   Share<T, kDepth, kRows, kThreads> left_share;
@@ -173,26 +175,42 @@ __global__ void __launch_bounds__(Multiply::kThreads, Multiply::kResident)
   for (int m = static_cast<int>(threadIdx.x); m < kRows; m += kThreads) {
     scratch.rows[m] = place_of(phase.rows, tile.first_row + m, all_rows);
   }
-  write_steps(begin, scratch.steps[0]);
-  __syncthreads();
-  Multiply product;
-  if (begin < end) fetch(scratch.steps[0]);
-  // The panels take turns: while one is multiplied, what comes into the other is on its way.
-  int turn = 0;
-  for (int k = begin; k < end; k += kDepth, turn ^= 1) {
-    auto& panel = scratch.panels[turn];
-    left_share.template store<Multiply>(access.left_along_steps, access.left_wide, panel.left);
-    right_share.template store<Multiply>(access.right_along_steps, access.right_wide, panel.right);
-    const bool more = k + kDepth < end;
-    if (more) write_steps(k + kDepth, scratch.steps[turn ^ 1]);
-    __syncthreads();
-    if (more) fetch(scratch.steps[turn ^ 1]);
-    product.add(panel);
+  constexpr int kLongest = Multiply::kLongestSum;
+  if (threadIdx.x == 0) {
+    scratch.begin = begin;
+    scratch.end = end;
   }
-  product.each([&](int row, int col, auto sums) {
-    if (tile.first_row + row >= all_rows) return;
-    write(p, tile, scratch.rows[row].other, tile.first_col + col, sums, access.out_wide);
-  });
+  int first = begin;
+  do {
+    __syncthreads();
+    const bool is_cut = kLongest > 0 && kLongest < scratch.end - first;
+    const int until = is_cut ? first + kLongest : scratch.end;
+    write_steps(first, until, scratch.steps[0]);
+    __syncthreads();
+    Multiply product;
+    if (first < until) fetch(scratch.steps[0]);
+    // The panels take turns: while one is multiplied, what comes into the other is on its way.
+    int turn = 0;
+    for (int k = first; k < until; k += kDepth, turn ^= 1) {
+      auto& panel = scratch.panels[turn];
+      left_share.template store<Multiply>(access.left_along_steps, access.left_wide, panel.left);
+      right_share.template store<Multiply>(access.right_along_steps, access.right_wide,
+                                           panel.right);
+      const bool more = k + kDepth < until;
+      if (more) write_steps(k + kDepth, until, scratch.steps[turn ^ 1]);
+      __syncthreads();
+      if (more) fetch(scratch.steps[turn ^ 1]);
+      product.add(panel);
+    }
+    const bool onto = p.accumulate || (kLongest > 0 && until - kLongest > scratch.begin);
+    const bool last = kLongest == 0 || until >= scratch.end;
+    product.each([&](int row, int col, auto sums) {
+      if (tile.first_row + row >= all_rows) return;
+      const uint32_t at = scratch.rows[row].other;
+      write(p, tile, at, tile.first_col + col, sums, access.out_wide, onto, last);
+    });
+    first = until;
+  } while (kLongest > 0 && first < scratch.end);
 }
 
 template <class Multiply>
@@ -218,8 +236,8 @@ Status run(const Product<typename Multiply::T>& p, const Access& access, cudaStr
 using FloatLarge64 = Fma<float, 8, kLargeRows, 64, 8, 4, 2>;
 using FloatLarge48 = Fma<float, 8, kLargeRows, 48, 8, 6, 3>;
 using FloatSmall = Fma<float, 16, kSmallTile, kSmallTile, 4, 4, 6>;
-using FloatNarrow = Fma<float, 8, 64, 4, 2, 4, 12>;  // few columns: 3 channels out
-using DoubleSmall = Fma<double, 16, kSmallTile, kSmallTile, 4, 4, 5>;
+using FloatNarrow = Fma<float, 8, 64, 4, 2, 4, 10>;  // few columns: 3 channels out
+using DoubleSmall = Fma<double, 16, kSmallTile, kSmallTile, 4, 4, 4>;
 using Tf32Large64 = Tf32<8, kLargeRows, 64, 2, 2, 3>;
 using Tf32Large48 = Tf32<8, kLargeRows, 48, 2, 2, 3>;
 using Tf32Small = Tf32<16, kSmallTile, kSmallTile, 1, 2, 6>;
