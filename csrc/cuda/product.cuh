@@ -236,7 +236,7 @@ Status run(const Product<typename Multiply::T>& p, const Access& access, cudaStr
 using FloatLarge64 = Fma<float, 8, kLargeRows, 64, 8, 4, 2>;
 using FloatLarge48 = Fma<float, 8, kLargeRows, 48, 8, 6, 3>;
 using FloatSmall = Fma<float, 16, kSmallTile, kSmallTile, 4, 4, 6>;
-using FloatNarrow = Fma<float, 8, 64, 4, 2, 4, 10>;  // few columns: 3 channels out
+using FloatNarrow = Fma<float, 8, 64, 4, 2, 4, 8>;  // few columns: 3 channels out
 using DoubleSmall = Fma<double, 16, kSmallTile, kSmallTile, 4, 4, 4>;
 using Tf32Large64 = Tf32<8, kLargeRows, 64, 2, 2, 3>;
 using Tf32Large48 = Tf32<8, kLargeRows, 48, 2, 2, 3>;
