@@ -2,10 +2,11 @@
 
     python tests/mutants.py [name ...]
 
-The slips are in slips.py. Works in a copy of the tree in a temporary folder. The unbroken copy has
-to pass first; then each mutant is built there and the tests run once under every instruction set of
-the machine, until one fails. Printed is the test that caught it. A mutant that survives under any
-instruction set, or whose text is no longer found in the source, makes the exit status 1.
+The slips are in slips.py; `cuda` beside the instruction sets are the CUDA kernels, which their
+tests build for the host. Works in a copy of the tree in a temporary folder. The unbroken copy has
+to pass first; then each mutant is built there and the tests run once under every instruction set
+of the machine, until one fails. Printed is the test that caught it. A mutant that survives under
+any instruction set, or whose text is no longer found in the source, makes the exit status 1.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from slips import CONVOLUTIONS, ISAS, LAYERS, MUTANTS, POINTWISE, Mutant
+from slips import CONVOLUTIONS, CUDA, ISAS, LAYERS, MUTANTS, ON_HOST, POINTWISE, Mutant
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_COPIED = (".*", "build", "*.egg-info", "__pycache__", "*.so", "results", "weights")
@@ -62,7 +63,7 @@ def caught_by(tree: Path, tests: tuple[str, ...], isas: tuple[str, ...]) -> dict
     found: dict[str, str] = {}
     while left := [isa for isa in isas if isa not in found]:
         command = [sys.executable, "-m", "pytest", "-v", "--no-header", "--tb=no", "-p", "mutants"]
-        command += ["-p", "no:cacheprovider", "-k", " or ".join(f"cpu-{isa}" for isa in left)]
+        command += ["-p", "no:cacheprovider", "-k", " or ".join(map(_mark, left))]
         try:
             run = subprocess.run(
                 [*command, *tests],
@@ -85,9 +86,14 @@ def caught_by(tree: Path, tests: tuple[str, ...], isas: tuple[str, ...]) -> dict
     return found
 
 
+def _mark(isa: str) -> str:
+    """What the names of an instruction set's tests have in common."""
+    return "test_cuda_" if isa in CUDA else f"cpu-{isa}"
+
+
 def isa_of(test: str) -> str:
     """Find the instruction set in a test's name."""
-    return next((isa for isa in ISAS if f"cpu-{isa}" in test), "any")
+    return next((isa for isa in (*CUDA, *ISAS) if _mark(isa) in test), "any")
 
 
 class FirstFailures:
@@ -145,8 +151,8 @@ def main(names: list[str]) -> int:
         tree = Path(folder).resolve() / "tree"
         shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*NOT_COPIED))
         build(tree)
-        isas = available_isas(tree)
-        failed = caught_by(tree, (*{*CONVOLUTIONS, *POINTWISE, *LAYERS},), isas)
+        isas = (*available_isas(tree), *(CUDA if shutil.which("g++") else ()))
+        failed = caught_by(tree, (*{*CONVOLUTIONS, *POINTWISE, *LAYERS, *ON_HOST},), isas)
         if failed:
             sys.exit(f"the unbroken kernels fail {', '.join(failed.values())}: nothing to show")
         print(f"unbroken   passes under {', '.join(isas)}", flush=True)

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 ISAS = ("scalar", "avx2", "avx512")
 VECTORS = ("avx2", "avx512")
+CUDA = ("cuda",)
+"""Not an instruction set: the CUDA kernels, built for the host."""
 
 CONVOLUTIONS = tuple(
     f"tests/test_{name}.py"
@@ -13,6 +15,7 @@ CONVOLUTIONS = tuple(
 )
 POINTWISE = ("tests/test_ops_pointwise.py", "tests/test_ops_optimizers.py")
 LAYERS = ("tests/test_fusion.py", "tests/test_ops_finish.py")
+ON_HOST = tuple(f"tests/test_cuda_{name}.py" for name in ("pointwise", "kernels", "index_maps"))
 
 
 class Mutant(NamedTuple):
@@ -28,6 +31,8 @@ class Mutant(NamedTuple):
     def tests(self) -> tuple[str, ...]:
         if self.file.endswith(".py"):
             return LAYERS
+        if self.isas == CUDA:
+            return ON_HOST
         return (*POINTWISE, *CONVOLUTIONS) if self.file in (POINT, LOOPS) else CONVOLUTIONS
 
 
@@ -41,6 +46,10 @@ UKERNEL, SCALAR = "csrc/cpu/ukernel.inl", "csrc/cpu/kernels_scalar.cpp"
 AVX2, AVX512 = "csrc/cpu/kernels_avx2.cpp", "csrc/cpu/kernels_avx512.cpp"
 IM2COL, COL2IM = "csrc/cpu/im2col.inl", "csrc/cpu/col2im.inl"
 POINT, LOOPS = "csrc/cpu/pointwise.cpp", "csrc/cpu/pointwise.inl"
+GATHER, PLACES = "csrc/cuda/gather.cpp", "csrc/cuda/gather.h"
+PRODUCT, PLAN = "csrc/cuda/product.cuh", "csrc/cuda/product_plan.cpp"
+MULTIPLY, REDUCE = "csrc/cuda/multiply.cuh", "csrc/cuda/reduce.cuh"
+FOLD, GRADS, STEPS = "csrc/cuda/im2col.cu", "csrc/cuda/conv2d_grads.cu", "csrc/cuda/optimizers.cu"
 FUSION, CONTAINERS = "pydenoise/nn/fusion.py", "pydenoise/nn/containers.py"
 ACTIVATION = "pydenoise/nn/activation.py"
 OPS, COMPILED = "pydenoise/ops/_conv.py", "pydenoise/ops/_compiled.py"
@@ -340,5 +349,48 @@ MUTANTS = [
            "f.first ? d : f.momentum", "f.first ? f.fresh * d : f.momentum"),
     Mutant("Adam without correction of the start", POINT,
            "std::sqrt(1 - std::pow(rule.beta2, step))", "std::sqrt(1 - 0 * step)"),
+    # CUDA, run on the host
+    Mutant("one row too many is inside", PLACES,
+           "static_cast<uint32_t>(place.row) < static_cast<uint32_t>(height)",
+           "static_cast<uint32_t>(place.row) <= static_cast<uint32_t>(height)", CUDA),
+    Mutant("steps past the end are not nowhere", PLACES,
+           "if (index >= end) return", "if (index > end) return", CUDA),
+    Mutant("columns of the kernel in rows of the picture", GATHER,
+           "place(tap_step(cols) * source.w, 0, tap_step(cols), kernel_step(cols));",
+           "place(tap_step(cols) * source.h, 0, tap_step(cols), kernel_step(cols));", CUDA),
+    Mutant("every phase written where the first one is", GATHER,
+           "rows.dest(0) * dest.h + cols.dest(0) * dest.w", "0", CUDA),
+    Mutant("no barrier before the first places are read", PRODUCT,
+           "  __syncthreads();\n  Multiply product;", "  Multiply product;", CUDA),
+    Mutant("no barrier between panel and product", PRODUCT,
+           "    __syncthreads();\n    if (more) fetch", "    if (more) fetch", CUDA),
+    Mutant("one panel for both turns", PRODUCT,
+           "auto& panel = scratch.panels[turn];", "auto& panel = scratch.panels[0];", CUDA),
+    Mutant("places of the next steps over those in use", PRODUCT,
+           "kDepth, scratch.steps[turn ^ 1]);", "kDepth, scratch.steps[turn]);", CUDA),
+    Mutant("bias of the first group for all on a GPU", PRODUCT,
+           "p.finish.bias[tile.group * p.columns + col + v]", "p.finish.bias[col + v]", CUDA),
+    Mutant("columns past the last one written", PRODUCT,
+           "if (v >= count) break;", "", CUDA),
+    Mutant("all parts sum the first part's steps", PRODUCT,
+           "p.parts == 1 ? 0 : tile.part * p.part_steps;", "0;", CUDA),
+    Mutant("runs read wherever channels lie together", PLAN,
+           "return line.last % width == 0 && step.source == 1", "return step.source == 1", CUDA),
+    Mutant("16 bytes read at any address", PLAN,
+           "% (width * sizeof(T)) == 0 &&", "% sizeof(T) == 0 &&", CUDA),
+    Mutant("a warp's rows 8 apart swapped", MULTIPLY,
+           "left[i][1] = bits(panel.left[step][row + 8]);",
+           "left[i][1] = bits(panel.left[step][row]);", CUDA),
+    Mutant("no barrier between halves of a sum", REDUCE,
+           "    __syncthreads();\n", "", CUDA),
+    Mutant("col2im's places over those still read", FOLD,
+           "    }\n    __syncthreads();\n  }", "    }\n  }", CUDA),
+    Mutant("the last part of a gradient left out", GRADS,
+           "part < count; part += kLanes", "part < count - 1; part += kLanes", CUDA),
+    Mutant("grad_bias divides pixels among channels", GRADS,
+           "(picture * channels + channel) * pixels", "(picture + channel) * pixels", CUDA),
+    Mutant("no barrier before Adam's factors", STEPS, "  __syncthreads();\n", "", CUDA),
+    Mutant("Adam counts its steps from zero", STEPS,
+           "pow(rule[1], rule[5])", "pow(rule[1], rule[5] - 1)", CUDA),
 ]
 # fmt: on

@@ -80,9 +80,10 @@ def test_build_record_tells_what_happened() -> None:
     if not record.exists():
         pytest.skip("the package was not built by setup.py")
     said = json.loads(record.read_text())
-    assert "compile failed" not in said["cpu"], "\n".join(said["error_tail"])
-    if said["cpu"] == "built":
-        assert importlib.util.find_spec("pydenoise._C") is not None
+    for kernels, module in (("cpu", "pydenoise._C"), ("cuda", "pydenoise._cuda")):
+        assert "compile failed" not in said[kernels], "\n".join(said["error_tail"])
+        if said[kernels] == "built":
+            assert importlib.util.find_spec(module) is not None
 
 
 # --- the project's own files --------------------------------------------------------------------
