@@ -143,6 +143,19 @@ def test_random_shapes(kernels: Kernels, setting: Setting) -> None:
         check_all(kernels, case, draw_operands(case, setting.dtype), setting)
 
 
+LONG = [
+    ConvCase("many-terms", "a sum of more than one piece", 1, (300, 5), (4, 3), (3, 3)),
+    ConvCase("many-terms-3", "into few columns", 1, (260, 3), (5, 4), (3, 3), padding=(1, 1)),
+    ConvCase("many-terms-back", "of the mirror", 1, (4, 280), (4, 5), (3, 3), padding=(1, 1)),
+]
+
+
+@each_setting
+@pytest.mark.parametrize("case", LONG, ids=str)
+def test_long_sums(kernels: Kernels, case: ConvCase, setting: Setting) -> None:
+    check_all(kernels, case, operands(case, setting.dtype), setting)
+
+
 WIDE = [
     ConvCase("runs-of-4", "16 bytes at once", 2, (8, 12), (6, 5), (3, 3), padding=(1, 1)),
     ConvCase("runs-in-groups", "the same", 2, (16, 8), (6, 5), (3, 2), padding=(1, 1), groups=2),
