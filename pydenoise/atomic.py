@@ -36,7 +36,7 @@ def new_folder(path: Path, *unfinished: str) -> Iterator[None]:
 
 @contextmanager
 def new_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterator[BinaryIO]:
-    """A binary file to write to, which appears under `path` when the block ends without error.
+    """A new binary file, which appears under `path` when the block ends without error.
 
     Parameters
     ----------
@@ -48,8 +48,8 @@ def new_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterat
     Yields
     ------
     binary file
-        Open for writing. After the block it is flushed to the disk and moved to `path`; if the
-        block raises, it is removed and `path` is as it was.
+        Open for writing and reading. After the block it is flushed to the disk and moved to
+        `path`; if the block raises, it is removed and `path` is as it was.
 
     Raises
     ------
@@ -62,10 +62,8 @@ def new_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterat
     if target.is_dir() or (target.exists() and not overwrite):
         raise FileExistsError(str(path))
     part = target.parent / f".{secrets.token_hex(8)}.part"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
-        descriptor = os.open(part, flags, 0o666)
-        with os.fdopen(descriptor, "wb") as file:
+        with open(part, "x+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -1,7 +1,7 @@
 """A trained model over whole pictures: pad, forward, crop; any size.
 
-Tensors go through `denoise`, pictures as a file holds them through `denoise_picture`; `evaluate`
-and `compare` measure a model against clean pictures.
+Tensors go through `denoise`, arrays in a file's numbers through `denoise_picture`, files with all
+they hold through `denoise_pages`; `evaluate` and `compare` measure a model against clean pictures.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pydenoise import metrics
-from pydenoise.data import to_array, to_tensor
+from pydenoise.data import Picture, to_array, to_tensor
 from pydenoise.nn import Module, no_backward
 
 
@@ -83,41 +83,70 @@ def denoise(model: Module, input: Tensor) -> Tensor:
     return output
 
 
-def denoise_picture(model: Module, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Take the noise out of one picture as a file holds it.
+def denoise_picture(model: Module, picture: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Take the noise out of one picture in the numbers of a file.
 
     Parameters
     ----------
     model : Module
         A denoiser of one or three channels.
-    picture : ndarray of uint8
+    picture : ndarray of whole numbers or floating point
         (H, W), or (H, W, C) with C = 1 gray, 2 gray and alpha, 3 colour, 4 colour and alpha.
+        0 to 1 on the model's scale is the range of the dtype; floating point is on that scale.
 
     Returns
     -------
-    ndarray of uint8
-        New, of the same shape. Alpha is handed through untouched; see `denoise` for gray pictures
+    ndarray
+        New, of the same shape and dtype; whole numbers are rounded and clipped to their range,
+        floating point is not. Alpha is handed through untouched; see `denoise` for gray pictures
         and models of colour.
 
     Raises
     ------
     TypeError
-        When the picture is not uint8.
+        When the picture is neither.
     ValueError
-        When its shape is none of the above.
+        When its shape is none of the above, or it holds NaN or infinity.
     """
-    if picture.dtype != np.uint8:
-        raise TypeError(f"denoise_picture: picture must be uint8, got {picture.dtype}")
+    if picture.dtype.kind not in "uif":
+        raise TypeError(
+            f"denoise_picture: picture must be whole numbers or floating point, got {picture.dtype}"
+        )
     if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] not in (1, 2, 3, 4)):
         raise ValueError(
             "denoise_picture: picture must be (H, W) or (H, W, C) with C from 1 to 4, "
             f"got {picture.shape}"
         )
-    layers = picture.reshape(*picture.shape[:2], -1)
-    colours = layers.shape[2] - (layers.shape[2] in (2, 4))
-    noisy = to_tensor(np.ascontiguousarray(layers[:, :, :colours]))
-    clean = to_array(denoise(model, noisy)).reshape(*layers.shape[:2], colours)
-    return np.concatenate([clean, layers[:, :, colours:]], axis=2).reshape(picture.shape)
+    return denoise_pages(model, Picture.of(picture)).array
+
+
+def denoise_pages(model: Module, picture: Picture) -> Picture:
+    """Take the noise out of a picture or a stack as a file holds it, page by page.
+
+    Parameters
+    ----------
+    model : Module
+        A denoiser of one or three channels.
+    picture : Picture
+        As `pydenoise.data.read_picture` gives it; its numbers as in `denoise_picture`.
+
+    Returns
+    -------
+    Picture
+        New, with all else that the file said; alpha is handed through untouched.
+
+    Raises
+    ------
+    ValueError
+        When the channels do not suit the model, or a page holds NaN or infinity.
+    """
+    output = picture.samples.copy()
+    for page in output:
+        colours = page[:, :, : picture.colours]
+        if not np.isfinite(colours).all():
+            raise ValueError("denoise: picture holds NaN or infinity; expected numbers")
+        colours[:] = to_array(denoise(model, to_tensor(colours)), page.dtype).reshape(colours.shape)
+    return picture.with_samples(output)
 
 
 def evaluate(model: Module, noisy: Tensor, clean: Tensor) -> dict[str, float]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pydenoise.data.images import ImageError, read
+from pydenoise.data import ImageError, read
 
 
 def random_picture(layers: int | None = 3, height: int = 13, width: int = 17) -> np.ndarray:

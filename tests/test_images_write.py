@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 import torch
 from pictures import one_line, random_picture, smooth_picture
-from PIL import Image
 
-from pydenoise.data import images
+from pydenoise.data import ImageError
 from pydenoise.data.images import (
-    ImageError,
     list_pictures,
     read,
     read_folder,
@@ -49,11 +47,11 @@ def test_a_failed_write_leaves_everything_as_it_was(
     if overwrite:
         path.write_bytes(b"before")
 
-    def fill_the_disk(self: Image.Image, file: io.BytesIO, **_: object) -> None:
+    def fill_the_disk(file: io.BytesIO, _: object) -> None:
         file.write(b"half a pict")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", fill_the_disk)
+    monkeypatch.setattr("pydenoise.data.pictures._png.write", fill_the_disk)
     with pytest.raises(ImageError, match=r"cannot be written \(No space left on device"):
         write(path, random_picture(), overwrite=overwrite)
     assert [entry.name for entry in tmp_path.iterdir()] == (["p.png"] if overwrite else [])
@@ -160,12 +158,34 @@ def test_to_array_refuses_what_is_no_picture() -> None:
 
 
 def test_to_tensor_refuses_other_arrays() -> None:
-    with pytest.raises(ValueError, match=r"dtype float64; expected uint8"):
-        to_tensor(np.zeros((4, 4)))
+    with pytest.raises(ValueError, match=r"dtype complex128; expected whole numbers"):
+        to_tensor(np.zeros((4, 4), complex))
+    with pytest.raises(ValueError, match=r"shape \(4,\)"):
+        to_tensor(np.zeros(4))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int8", "int16", "float16", "float32"])
+def test_every_level_survives_the_way_through_tensors(dtype: str) -> None:
+    if dtype.startswith("float"):
+        array = np.linspace(-3, 300, 256, dtype=dtype).reshape(16, 16)
+    else:
+        limits = np.iinfo(dtype)
+        array = np.arange(limits.min, limits.max + 1, dtype=dtype).reshape(16, -1)
+        assert to_tensor(array).min() == 0
+        assert to_tensor(array).max() == 1
+    back = to_array(to_tensor(array), dtype)
+    assert back.dtype == dtype
+    np.testing.assert_array_equal(back, array)
+
+
+@pytest.mark.parametrize("dtype", ["uint32", "int32"])
+def test_the_ends_of_wide_ranges_stay(dtype: str) -> None:
+    limits = np.iinfo(dtype)
+    array = np.array([[limits.min, limits.max]], dtype)
+    np.testing.assert_array_equal(to_array(to_tensor(array), dtype), array)
 
 
 def test_a_shared_array_is_not_touched() -> None:
     array = random_picture()
     to_tensor(array).zero_()
     np.testing.assert_array_equal(array, random_picture())
-    assert images.MAX_PIXELS >= 100_000_000  # what a large camera takes

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from pydenoise import metrics, models, nn
-from pydenoise.inference import Scene, compare, denoise, denoise_picture, evaluate
+from pydenoise.data import Picture
+from pydenoise.inference import (
+    Scene,
+    compare,
+    denoise,
+    denoise_pages,
+    denoise_picture,
+    evaluate,
+)
 
 SIZES = [(1, 1), (1, 7), (2, 3), (3, 2), (4, 4), (5, 9), (8, 6), (33, 31), (64, 64)]
 
@@ -93,12 +101,34 @@ def test_bad_input_is_named(
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 2), (5, 7, 3), (5, 7, 4)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pictures_keep_their_shape_and_levels(shape: tuple[int, ...], channels: int) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+def test_pictures_keep_their_shape_and_levels(
+    shape: tuple[int, ...], channels: int, dtype: type[np.generic]
+) -> None:
+    rng = np.random.default_rng(0)
+    if dtype == np.float32:
+        picture = rng.normal(size=shape).astype(dtype)
+    else:
+        picture = rng.integers(np.iinfo(dtype).max + 1, size=shape, dtype=dtype)
     model = Seen(4, channels)
-    np.testing.assert_array_equal(denoise_picture(model, picture), picture)
+    denoised = denoise_picture(model, picture)
+    assert denoised.dtype == dtype
+    if channels == 1 or dtype != np.float32:
+        np.testing.assert_array_equal(denoised, picture)
+    else:  # gray three times over, averaged
+        np.testing.assert_allclose(denoised, picture, rtol=1e-6)
     assert all(input.shape[1] == channels for input in model.inputs)
+
+
+def test_pages_go_through_one_by_one(autoencoder: nn.Sequential) -> None:
+    samples = np.random.default_rng(0).integers(0, 65536, (3, 9, 6, 4), dtype=np.uint16)
+    stack = Picture(samples, alpha=3)
+    denoised = denoise_pages(autoencoder, stack)
+    assert denoised.layout == stack.layout
+    for page, before in zip(denoised.samples, samples, strict=True):
+        np.testing.assert_array_equal(page, denoise_picture(autoencoder, before))
+    np.testing.assert_array_equal(stack.samples, samples)
 
 
 def test_alpha_is_handed_through(autoencoder: nn.Sequential) -> None:
@@ -120,8 +150,8 @@ def test_gray_is_the_mean_of_three(autoencoder: nn.Sequential) -> None:
 @pytest.mark.parametrize(
     ("picture", "error"),
     [
-        (np.zeros((4, 4), np.float32), TypeError),
-        (np.zeros((4, 4), np.uint16), TypeError),
+        (np.zeros((4, 4), bool), TypeError),
+        (np.full((4, 4), np.nan, np.float32), ValueError),
         (np.zeros((4, 4, 5), np.uint8), ValueError),
         (np.zeros((4,), np.uint8), ValueError),
         (np.zeros((0, 4, 3), np.uint8), ValueError),

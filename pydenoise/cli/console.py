@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -75,6 +76,16 @@ def _give_up_stdout() -> None:
 def say(text: str) -> None:
     """A line on stderr."""
     typer.echo(text, err=True)
+
+
+@contextmanager
+def saying_warnings() -> Iterator[None]:
+    """What is warned of within, a line each on stderr."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        yield
+    for warning in found:
+        say(f"warning: {warning.message}")
 
 
 def print_json(result: Mapping[str, Any]) -> None:

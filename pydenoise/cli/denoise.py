@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pydenoise.cli.console import Json, Overwrite, Weights, print_json
+from pydenoise.cli.console import Json, Overwrite, Weights, print_json, saying_warnings
 from pydenoise.cli.sources import network, note_skipped
 
 RESULT = "_denoised"
@@ -24,8 +24,21 @@ def denoise(
         typer.Option(
             "--out",
             "-o",
-            help="A file for one picture, a folder for several; "
-            "PHOTO_denoised.png beside each picture if omitted.",
+            help="A file for one picture, a folder for several; beside each picture as "
+            "PHOTO_denoised, in the same format, if omitted.",
+        ),
+    ] = None,
+    axes: Annotated[
+        str | None,
+        typer.Option(
+            help="A letter for each dimension of a TIFF or .npy: Y and X, S for colours, any "
+            "other counts pages, such as TYX; the file's own names if omitted."
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Pixels of the largest picture to open; a small file can hold a huge one."
         ),
     ] = None,
     overwrite: Overwrite = False,
@@ -37,23 +50,26 @@ def denoise(
     plan = list(zip(sources, _destinations(sources, out, is_one_file), strict=True))
     _refuse_clashes(plan, overwrite)
 
-    from pydenoise.data import images
-    from pydenoise.inference import denoise_picture
+    from pydenoise.data import check_writable, read_picture, write_picture
+    from pydenoise.inference import denoise_pages
 
     trained = network(model)
     for source, destination in plan:  # all is known to be good before the first is written
-        picture = images.read(source)
-        images.format_for(destination, picture.shape[2] if picture.ndim == 3 else 1)
+        check_writable(destination, read_picture(source, axes=axes, max_pixels=max_pixels))
     note_skipped(skipped)
     note_skipped(results, "earlier result")
     began = time.perf_counter()
     pixels = 0
     for source, destination in plan:
-        picture = images.read(source)
-        pixels += picture.shape[0] * picture.shape[1]
-        denoised = denoise_picture(trained, picture)
+        picture = read_picture(source, axes=axes, max_pixels=max_pixels)
+        pixels += picture.samples[..., 0].size
+        try:
+            denoised = denoise_pages(trained, picture)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
         destination.parent.mkdir(parents=True, exist_ok=True)
-        images.write(destination, denoised, overwrite=overwrite)
+        with saying_warnings():
+            write_picture(destination, denoised, overwrite=overwrite)
         if not as_json:
             typer.echo(destination)
     if as_json:
@@ -93,10 +109,10 @@ def _pictures(inputs: list[Path], leave_results: bool) -> tuple[list[Path], list
 
 def _destinations(sources: list[Path], out: Path | None, is_one_file: bool) -> list[Path]:
     if out is None:
-        return [source.with_name(f"{source.stem}{RESULT}.png") for source in sources]
+        return [source.with_name(f"{source.stem}{RESULT}{source.suffix}") for source in sources]
     if is_one_file and not out.is_dir():
         return [out]
-    return [out / f"{source.stem}.png" for source in sources]
+    return [out / source.name for source in sources]
 
 
 def _refuse_clashes(plan: list[tuple[Path, Path]], overwrite: bool) -> None:

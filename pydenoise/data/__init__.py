@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydenoise.data.crops import FolderPairs, NoisyCrops, matching_pictures
     from pydenoise.data.images import (
-        ImageError,
         list_pictures,
         read,
         read_folder,
@@ -28,6 +27,14 @@ if TYPE_CHECKING:
         load_course_file,
     )
     from pydenoise.data.photographs import sample_photographs
+    from pydenoise.data.pictures import (
+        ImageError,
+        MetadataWarning,
+        Picture,
+        check_writable,
+        read_picture,
+        write_picture,
+    )
     from pydenoise.data.sets import (
         noisy_pictures,
         point_sampled_pairs,
@@ -43,7 +50,12 @@ _ROOM_OF = {
     "point_sampled_pairs": "sets",
     "point_sampled_validation": "sets",
     "validation_crops": "sets",
-    "ImageError": "images",
+    "ImageError": "pictures",
+    "MetadataWarning": "pictures",
+    "Picture": "pictures",
+    "check_writable": "pictures",
+    "read_picture": "pictures",
+    "write_picture": "pictures",
     "list_pictures": "images",
     "read": "images",
     "read_folder": "images",
@@ -69,13 +81,16 @@ __all__ = [
     "FolderPairs",
     "Gaussian",
     "ImageError",
+    "MetadataWarning",
     "NoiseModel",
     "NoisyCrops",
     "PairSource",
     "PairsError",
+    "Picture",
     "PointSample",
     "Poisson",
     "TensorPairs",
+    "check_writable",
     "generator",
     "list_pictures",
     "load_course_file",
@@ -86,11 +101,13 @@ __all__ = [
     "point_sampled_validation",
     "read",
     "read_folder",
+    "read_picture",
     "sample_photographs",
     "to_array",
     "to_tensor",
     "validation_crops",
     "write",
+    "write_picture",
 ]
 
 

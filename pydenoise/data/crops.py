@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pydenoise.data.images import Picture, read_folder
+from pydenoise.data.images import Pixels, read_folder
 from pydenoise.data.noise import NoiseModel, generator
 from pydenoise.data.pairs import Batch, Indices, PairsError, PairSource, checked, scaled
 
@@ -53,7 +53,7 @@ class NoisyCrops(PairSource):
 
     def __init__(
         self,
-        pictures: Sequence[Picture],
+        pictures: Sequence[Pixels],
         noise: NoiseModel,
         crop: int = 32,
         length: int | None = None,
@@ -165,7 +165,7 @@ class FolderPairs(PairSource):
 
 def matching_pictures(
     folder_a: str | os.PathLike[str], folder_b: str | os.PathLike[str], smallest: int = 1
-) -> tuple[list[Picture], list[Picture], list[Path]]:
+) -> tuple[list[Pixels], list[Pixels], list[Path]]:
     """The pictures of two folders that share their names without suffix, and what else is there.
 
     As `FolderPairs` describes them; `smallest` as in `pydenoise.data.images.read_folder`.
@@ -194,14 +194,14 @@ def matching_pictures(
     return first, second, skipped_a + skipped_b
 
 
-def corner_of_crop(pictures: Sequence[Picture], size: int, rng: np.random.Generator) -> Corner:
+def corner_of_crop(pictures: Sequence[Pixels], size: int, rng: np.random.Generator) -> Corner:
     """A picture, every one as likely, and the top left corner of a crop in it."""
     number = int(rng.integers(len(pictures)))
     height, width = pictures[number].shape[:2]
     return number, int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
 
 
-def cut(pictures: Sequence[Picture], corner: Corner, size: int) -> Picture:
+def cut(pictures: Sequence[Pixels], corner: Corner, size: int) -> Pixels:
     number, top, left = corner
     return pictures[number][top : top + size, left : left + size]
 
@@ -216,11 +216,11 @@ def _check_crop(crop: int) -> None:
         raise PairsError(f"crop is {crop}; expected at least 1 pixel")
 
 
-def in_layers(where: str, pictures: Sequence[Picture], size: int) -> list[Picture]:
+def in_layers(where: str, pictures: Sequence[Pixels], size: int) -> list[Pixels]:
     """The pictures as (H, W, C), of one C and at least size x size each."""
     if not pictures:
         raise PairsError(f"{where}: no pictures; expected at least one")
-    layered: list[Picture] = []
+    layered: list[Pixels] = []
     for number, picture in enumerate(pictures):
         if picture.dtype != np.uint8 or picture.ndim not in (2, 3):
             raise PairsError(
@@ -241,7 +241,7 @@ def in_layers(where: str, pictures: Sequence[Picture], size: int) -> list[Pictur
     return layered
 
 
-def _length(where: str, length: int | None, pictures: Sequence[Picture], size: int) -> int:
+def _length(where: str, length: int | None, pictures: Sequence[Pixels], size: int) -> int:
     if length is None:
         return sum((p.shape[0] // size) * (p.shape[1] // size) for p in pictures)
     if length < 1:
@@ -264,5 +264,5 @@ def _by_stem(
     return pictures, numbers, skipped
 
 
-def _named(picture: Picture) -> str:
+def _named(picture: Pixels) -> str:
     return "x".join(str(side) for side in picture.shape)

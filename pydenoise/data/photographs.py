@@ -8,7 +8,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from pydenoise.data.images import ImageError, Picture, read
+from pydenoise.data.images import Pixels, read
+from pydenoise.data.pictures import ImageError
 
 FILES = {
     "astronaut": "astronaut.png",
@@ -22,7 +23,7 @@ FILES = {
 }
 
 
-def sample_photographs() -> dict[str, Picture]:
+def sample_photographs() -> dict[str, Pixels]:
     """Eight colour photographs, by name.
 
     Returns

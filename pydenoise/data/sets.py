@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from pydenoise.data.crops import corner_of_crop, cut, in_layers, size_of_source
-from pydenoise.data.images import Picture
+from pydenoise.data.images import Pixels
 from pydenoise.data.noise import NoiseModel, PointSample, generator
 from pydenoise.data.pairs import PairsError
 
 
 def point_sampled_pairs(
-    pictures: Sequence[Picture], block: int, count: int, crop: int = 32, seed: int = 0
+    pictures: Sequence[Pixels], block: int, count: int, crop: int = 32, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Draw pairs once and keep them, as the course's training file does.
 
@@ -60,7 +60,7 @@ def point_sampled_pairs(
 
 
 def point_sampled_validation(
-    pictures: Sequence[Picture], block: int, count: int, crop: int = 32, seed: int = 0
+    pictures: Sequence[Pixels], block: int, count: int, crop: int = 32, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Noisy pictures with their clean ones, as the course's validation file holds them.
 
@@ -76,7 +76,7 @@ def point_sampled_validation(
 
 
 def validation_crops(
-    pictures: Sequence[Picture],
+    pictures: Sequence[Pixels],
     noise: NoiseModel,
     count: int,
     crop: int = 32,
@@ -115,7 +115,7 @@ def validation_crops(
 
 
 def noisy_pictures(
-    pictures: Sequence[Picture], noise: NoiseModel, seed: int = 0
+    pictures: Sequence[Pixels], noise: NoiseModel, seed: int = 0
 ) -> list[tuple[Tensor, Tensor]]:
     """Whole pictures with one draw of noise each, to measure on.
 
@@ -149,7 +149,7 @@ def noisy_pictures(
 
 
 def _two_arrays(
-    where: str, count: int, pictures: Sequence[Picture], crop: int, dtype: type[np.generic]
+    where: str, count: int, pictures: Sequence[Pixels], crop: int, dtype: type[np.generic]
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     if count < 1:
         raise PairsError(f"{where}: count is {count}; expected at least 1")

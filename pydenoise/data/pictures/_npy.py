@@ -1,0 +1,77 @@
+"""NumPy's .npy: any numbers, any order of dimensions; byte order and memory order are kept."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from pydenoise.data.pictures._picture import (
+    Damaged,
+    Layout,
+    Limit,
+    Picture,
+    Samples,
+    Unfit,
+)
+
+_PAGES = "QRI"  # letters for what nobody has named
+
+
+class Form(NamedTuple):
+    """The dtype with its byte order, and whether columns lie together."""
+
+    dtype: np.dtype[Any]
+    is_fortran: bool
+
+
+def read(file: BinaryIO, limit: Limit, axes: str | None = None) -> Picture:
+    version = np.lib.format.read_magic(file)
+    read_head = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read_head is None:
+        raise Unfit(f"has version {version} of the format; expected (1, 0) or (2, 0)")
+    shape, is_fortran, dtype = read_head(file)
+    if dtype.kind not in "biuf":
+        raise Unfit(f"holds {dtype}; expected whole numbers or floating point")
+    layout = Layout(axes or _axes(shape), shape)
+    if 0 in shape:
+        raise Unfit(f"has shape {shape}; expected at least one pixel")
+    count = int(np.prod(shape, dtype=object))
+    if file.tell() + count * dtype.itemsize > os.fstat(file.fileno()).st_size:
+        raise Damaged("it breaks off")
+    height, width = (shape[layout.axes.index(axis)] for axis in "YX")
+    pages = int(np.prod([shape[index] for index in layout.page_axes], dtype=object))
+    channels = count // (pages * height * width)
+    limit.check(pages, height, width, channels * dtype.itemsize)
+    flat = np.fromfile(file, dtype, count)
+    array = flat.reshape(shape, order="F" if is_fortran else "C")
+    samples = layout.pages(array.astype(dtype.newbyteorder("="), copy=False))
+    alpha = 3 if channels == 4 else None
+    return Picture(samples, alpha, layout, format="NPY", form=Form(dtype, is_fortran))
+
+
+def write(file: BinaryIO, picture: Picture) -> list[str]:
+    array = picture.array
+    if picture.format == "NPY":
+        array = array.astype(picture.form.dtype, copy=False)
+        if picture.form.is_fortran:
+            array = np.asfortranarray(array)
+    np.lib.format.write_array(file, _in_order(array), allow_pickle=False)
+    return list(picture.metadata.beyond())
+
+
+def _in_order(array: Samples) -> Samples:
+    return array if array.flags.c_contiguous or array.flags.f_contiguous else array.copy("C")
+
+
+def _axes(shape: tuple[int, ...]) -> str:
+    """Pages before height and width; behind them up to four samples of one pixel."""
+    behind = "S" if len(shape) > 2 and shape[-1] <= 4 else ""
+    pages = len(shape) - len(behind) - 2
+    if not 0 <= pages <= len(_PAGES):
+        raise Unfit(f"has shape {shape}; expected height and width, and pages before them")
+    return _PAGES[:pages] + "YX" + behind
