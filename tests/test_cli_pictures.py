@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 from terminal import listing, picture
 
 from pydenoise import models
@@ -38,6 +41,36 @@ def test_denoise_to_a_file_and_to_a_folder(
     assert sorted(listing(tmp_path / "several")) == ["0.png", "1.png"]
     result = run("denoise", folder, "-o", tmp_path / "all", "-m", weights, "--json").json()
     assert result["outputs"] == [str(tmp_path / "all" / f"{i}.png") for i in range(3)]
+
+
+def test_denoise_keeps_the_kind_of_file(run: Any, tmp_path: Path, weights: Path) -> None:
+    stack = tmp_path / "stack.tif"
+    pages = np.stack([picture(n)[..., 0].astype("u2") * 200 for n in range(3)])
+    tifffile.imwrite(stack, pages, imagej=True, metadata={"axes": "TYX"}, resolution=(2, 2))
+    photo = tmp_path / "photo.jpg"
+    Image.fromarray(picture()).save(photo, quality=70, dpi=(300, 300), comment="words")
+    ended = run("denoise", stack, photo, "-m", weights, "--axes", "TYX")
+    ended.refusal("photo.jpg: is a JPEG, which holds one picture")
+    ended = run("denoise", stack, photo, "-m", weights)
+    assert (ended.code, ended.err) == (0, "")
+    with tifffile.TiffFile(tmp_path / "stack_denoised.tif") as file:
+        assert (file.is_imagej, file.series[0].axes) == (True, "TYX")
+        assert file.series[0].dtype == np.uint16
+    before, after = Image.open(photo), Image.open(tmp_path / "photo_denoised.jpg")
+    assert before.quantization == after.quantization
+    assert after.info["dpi"] == (300, 300)
+    ended = run("denoise", photo, "-o", tmp_path / "photo.png", "-m", weights)
+    assert ended.code == 0
+    assert ended.err == f"warning: {tmp_path / 'photo.png'}: written without a comment\n"
+    ended = run("denoise", stack, "-o", tmp_path / "renamed.tif", "-m", weights, "--axes", "ZYX")
+    assert ended.code == 0, ended.err
+    run("denoise", stack, "-o", tmp_path / "x.png", "-m", weights).refusal("this has 3 pages")
+    new = ("-o", tmp_path / "new.tif", "-m", weights)
+    run("denoise", stack, *new, "--axes", "YX").refusal(stack, "name 2 dimensions")
+    run("denoise", photo, *new, "--max-pixels", 1999).refusal(photo, "limit of 1999")
+    lost = tmp_path / "lost.npy"
+    np.save(lost, np.full((9, 9), np.nan))
+    run("denoise", lost, "-m", weights).refusal(lost, "NaN")
 
 
 def test_denoise_never_overwrites(run: Any, tmp_path: Path, folder: Path, weights: Path) -> None:

@@ -24,6 +24,7 @@ from pydenoise.data.pictures._picture import (
 )
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from PIL.JpegImagePlugin import JpegImageFile
 
 WITHOUT_SOURCE: dict[str, Any] = {"quality": 95, "subsampling": 0}
@@ -85,21 +86,32 @@ def read(file: BinaryIO, limit: Limit) -> Picture:
 
 
 def write(file: BinaryIO, picture: Picture) -> list[str]:
-    from PIL import Image
+    from PIL.Image import fromarray
 
     form: Form | None = picture.form if picture.format == "JPEG" else None
-    coded = io.BytesIO()
-    image = Image.fromarray(plain(picture))
-    image.save(coded, format="JPEG", optimize=True, **(form.coding if form else WITHOUT_SOURCE))
-    lost: list[str] = []
+    image = fromarray(plain(picture))
+    coded, lost = _coded(image, form.coding if form else WITHOUT_SOURCE)
     said = form.segments if form else tuple(_general(picture, lost))
-    *segments, (_, scans) = _segments(coded.getvalue())
+    *segments, (_, scans) = _segments(coded)
     file.write(b"\xff\xd8")
     for marker, body in (*said, *(s for s in segments if s.marker != _APP0)):
         file.write(struct.pack(">BBH", 0xFF, marker, len(body) + 2))
         file.write(body)
     file.write(scans)
     return lost
+
+
+def _coded(image: Image, coding: dict[str, Any]) -> tuple[bytes, list[str]]:
+    """The picture as a whole file, and what of the coding was given up."""
+    coded = io.BytesIO()
+    try:
+        image.save(coded, format="JPEG", **coding)
+    except OSError:  # Pillow has 2 bytes a pixel for progressive files, too few for fine noise
+        if not coding.get("progressive"):
+            raise
+        plainer, lost = _coded(image, coding | {"progressive": False})
+        return plainer, [*lost, "its progressive order"]
+    return coded.getvalue(), []
 
 
 def _segments(content: bytes) -> Iterator[Segment]:
@@ -135,10 +147,10 @@ def _is_rgb(segments: list[Segment], head: Segment) -> bool:
 
 def _tables(image: JpegImageFile) -> list[list[int]]:
     """A quantisation table for each component, as far as the last that differs."""
-    tables = [image.quantization[table] for *_, table in image.layer]
-    while len(tables) > 1 and tables[-1] == tables[-2]:
-        tables.pop()
-    return tables
+    numbers = [number for *_, number in image.layer]
+    while len(numbers) > 1 and numbers[-1] == numbers[-2]:
+        numbers.pop()
+    return [image.quantization[number] for number in numbers]
 
 
 def _kept(segments: list[Segment]) -> tuple[list[Segment], list[str]]:

@@ -75,7 +75,7 @@ def read(file: BinaryIO, limit: Limit, axes: str | None = None) -> Picture:
         array = series.asarray()
         form, changed = _form(file, tiff, series)
         if complaints:
-            raise Damaged(complaints[0])
+            raise Damaged("its tags do not hold together")
         array, layout, depth = _as_seen(array, layout, page)
     samples = layout.pages(array)
     channels = samples.shape[3]
@@ -123,6 +123,7 @@ def write(file: BinaryIO, picture: Picture) -> list[str]:
             rowsperstrip=form.rows_per_strip,
             metadata={"axes": page_axes + "YXS"[: len(inner)]} if is_new_stack else None,
             software=False,
+            truncate=is_ours and picture.pages > len(form.directories) == 1,
         )
     _carry(file, form.directories, keeps_description=is_new_stack)
     return [] if is_ours else list(picture.metadata.others)
@@ -185,6 +186,10 @@ def _refuse_colours(page: Any) -> None:
     if page.photometric not in _COLOURS or not is_decoded:
         name = getattr(page.photometric, "name", page.photometric)
         raise Unfit(f"colours are {name}; expected gray or RGB: convert the file first")
+    if page.photometric == _PALETTE and page.samplesperpixel > 1:
+        raise Unfit("holds a palette with alpha; save it as RGB with alpha")
+    if page.samplesperpixel < _COLOURS[page.photometric]:
+        raise Damaged("fewer samples a pixel than colours")
 
 
 def _check_size(series: Any, layout: Layout, limit: Limit) -> None:

@@ -50,10 +50,11 @@ def read(file: BinaryIO, limit: Limit) -> Picture:
     frames = sum(kind == b"ANMF" for kind, _ in chunks)
     if frames:
         raise Unfit(f"holds {frames} pictures; expected one: save them one by one")
+    coding: dict[str, Any]
     kind, frame = next(((k, b) for k, b in chunks if k in _PIXELS[:2]), (b"", b""))
     if kind == b"VP8 " and frame[3:6] == b"\x9d\x01\x2a":
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", frame, 6))
-        coding: dict[str, Any] = {"quality": quality_of(frame)}
+        bits, coding = 0, {"quality": quality_of(frame)}
     elif kind == b"VP8L" and frame[:1] == b"\x2f":
         bits = struct.unpack_from("<I", frame, 1)[0]
         width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
@@ -65,7 +66,9 @@ def read(file: BinaryIO, limit: Limit) -> Picture:
             raise Damaged("canvas and picture differ in size")
     limit.check(1, height, width, 4)
     kept = tuple(c for c in chunks if c.kind not in (*_PIXELS, b"VP8X"))
-    array = imagecodecs.webp_decode(content)
+    flags = [body[0] for kind, body in chunks if kind == b"VP8X"]
+    has_alpha = bool(flags[0] & _HAS_ALPHA) if flags else kind == b"VP8L" and bool(bits >> 28 & 1)
+    array = imagecodecs.webp_decode(content, hasalpha=has_alpha)
     return one_page(array, "WEBP", _metadata(kept), Form(kept, coding))
 
 
