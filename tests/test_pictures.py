@@ -201,6 +201,24 @@ def test_white_at_zero_is_seen_as_white(tmp_path: Path) -> None:
         (tmp_path / "again.tif").unlink()
 
 
+def test_twelve_bits_with_white_at_zero_have_room_for_more(tmp_path: Path) -> None:
+    path = tmp_path / "p.tif"
+    bits = b"\x12\x3f\xff"  # two samples: 0x123 and white's opposite
+    fields = [
+        *((256, 3, 1, 2), (257, 3, 1, 1), (258, 3, 1, 12), (259, 3, 1, 1), (262, 3, 1, 0)),
+        *((273, 4, 1, 8), (277, 3, 1, 1), (278, 3, 1, 1), (279, 4, 1, 3)),
+    ]
+    table = b"".join(struct.pack("<HHII", *field) for field in fields)
+    head = struct.pack("<2sHI", b"II", 42, 12) + bits + b"\0"
+    path.write_bytes(head + struct.pack("<H", len(fields)) + table + bytes(4))
+    picture = read_picture(path)
+    assert picture.samples.ravel().tolist() == [0xFFF - 0x123, 0]
+    brighter = picture.with_samples(picture.samples + np.uint16(5000))
+    with pytest.warns(UserWarning, match="written without 12 bits a sample"):
+        write_picture(tmp_path / "out.tif", brighter)
+    np.testing.assert_array_equal(read_picture(tmp_path / "out.tif").samples, brighter.samples)
+
+
 @pytest.mark.parametrize("dtype", ["<u2", ">u2", ">f4", "<i8", "|b1"])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_arrays_keep_their_byte_order_and_memory_order(

@@ -264,6 +264,21 @@ def test_a_profile_of_other_colours_is_left_out_and_named(tmp_path: Path) -> Non
     assert read_picture(rewritten(path, "out.jpg")).metadata.icc == gray
 
 
+def test_damaged_exif_is_kept_or_named(tmp_path: Path) -> None:
+    path = tmp_path / "p.webp"
+    Image.fromarray(smooth_picture()).save(path, exif=b"II*\0\x99\0\0\0")
+    assert read_picture(rewritten(path)).metadata.exif == b"II*\0\x99\0\0\0"
+    assert lost(path, "out.tif") == "EXIF, which is damaged"
+
+
+def test_a_pointer_to_nowhere_in_a_tiff_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "p.tif"
+    tags_of_it = [(34853, 4, 1, 10**6, True), (305, 2, None, "Scope", True)]
+    tifffile.imwrite(path, smooth_picture(), extratags=tags_of_it, metadata=None, software=False)
+    assert 34853 not in tags(rewritten(path))[0]
+    assert tags(rewritten(path))[0][305] == "Scope"
+
+
 def test_exif_too_long_for_a_jpeg_is_named(tmp_path: Path) -> None:
     path = tmp_path / "p.webp"
     long = exif_stream() + bytes(70_000)

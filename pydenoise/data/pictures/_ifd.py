@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import BinaryIO, Literal, NamedTuple, TypeAlias
 
 from pydenoise.data.pictures._picture import Damaged
@@ -91,11 +92,11 @@ def read_directory(stream: Stream, offset: int, depth: int = 0) -> tuple[list[En
         if needed > len(inline):
             value = _bytes_at(stream, struct.unpack(stream.word, inline)[0], needed)
         if code in SUB_DIRECTORIES and kind in (4, 13, 16, 18) and number == 1:
-            if depth < _DEEPEST:
-                place = integers(stream.order, Entry(code, kind, 1, value))[0]
-                entries.append(
-                    Entry(code, LONG, 1, tuple(read_directory(stream, place, depth + 1)[0]))
-                )
+            place = integers(stream.order, Entry(code, kind, 1, value))[0]
+            with suppress(Damaged):  # a pointer to nowhere leads nowhere in the next file too
+                if depth < _DEEPEST:
+                    below = tuple(read_directory(stream, place, depth + 1)[0])
+                    entries.append(Entry(code, LONG, 1, below))
         elif needed:
             entries.append(Entry(code, kind, number, value))
     return entries, struct.unpack_from(stream.word, table, count * size)[0]

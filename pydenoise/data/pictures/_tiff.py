@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
@@ -51,7 +52,6 @@ class Form(NamedTuple):
     order: Order
     is_big: bool
     photometric: int
-    largest: int  # white, where white is zero
     extra_samples: tuple[int, ...]
     is_planar: bool
     compression: int
@@ -98,11 +98,11 @@ def write(file: BinaryIO, picture: Picture) -> list[str]:
     import tifffile
 
     is_ours = picture.format == "TIFF"
-    form: Form = picture.form if is_ours else _fresh_form(picture)
+    form, lost = (picture.form, []) if is_ours else _fresh_form(picture)
     inner = picture.samples.shape[1:]
     samples = picture.samples
     if form.photometric == _WHITE_IS_ZERO:
-        samples = form.largest - samples
+        samples = np.iinfo(samples.dtype).max - samples
     if form.is_planar:
         samples, inner = samples.transpose(0, 3, 1, 2), (inner[2], *inner[:2])
     elif inner[2] == 1:
@@ -126,7 +126,7 @@ def write(file: BinaryIO, picture: Picture) -> list[str]:
             truncate=is_ours and picture.pages > len(form.directories) == 1,
         )
     _carry(file, form.directories, keeps_description=is_new_stack)
-    return [] if is_ours else list(picture.metadata.others)
+    return lost
 
 
 @contextmanager
@@ -136,7 +136,7 @@ def _complaints() -> Iterator[list[str]]:
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if record.levelno >= logging.ERROR:
+            if record.levelno >= logging.ERROR and record.thread == threading.get_ident():
                 found.append(record.getMessage())
 
     handler = Handler()
@@ -186,8 +186,8 @@ def _refuse_colours(page: Any) -> None:
     if page.photometric not in _COLOURS or not is_decoded:
         name = getattr(page.photometric, "name", page.photometric)
         raise Unfit(f"colours are {name}; expected gray or RGB: convert the file first")
-    if page.photometric == _PALETTE and page.samplesperpixel > 1:
-        raise Unfit("holds a palette with alpha; save it as RGB with alpha")
+    if page.photometric in (_PALETTE, _WHITE_IS_ZERO) and page.samplesperpixel > 1:
+        raise Unfit(f"holds {page.photometric.name} with alpha; save it as gray or RGB with alpha")
     if page.samplesperpixel < _COLOURS[page.photometric]:
         raise Damaged("fewer samples a pixel than colours")
 
@@ -269,12 +269,10 @@ def _form(file: BinaryIO, tiff: Any, series: Any) -> tuple[Form, list[str]]:
     is_unsigned = np.dtype(page.dtype).kind in "bu"
     if photometric == _WHITE_IS_ZERO and not is_unsigned:
         raise Unfit("holds signed or floating point numbers with white at zero; save it otherwise")
-    largest = 255 if page.bitspersample < 8 else 2**page.bitspersample - 1
     return Form(
         tiff.byteorder,
         stream.is_big,
         photometric,
-        largest,
         tuple(map(int, page.extrasamples)),
         int(page.planarconfig) == 2 and page.samplesperpixel > 1,
         compression,
@@ -285,16 +283,18 @@ def _form(file: BinaryIO, tiff: Any, series: Any) -> tuple[Form, list[str]]:
     ), changed
 
 
-def _fresh_form(picture: Picture) -> Form:
-    """The form of a picture that comes from elsewhere: not compressed, so that all can read it."""
+def _fresh_form(picture: Picture) -> tuple[Form, list[str]]:
+    """The form of a picture that comes from elsewhere: not compressed, so that all can read it.
+
+    And what its source said that has no place in it.
+    """
     is_rgb = picture.colours == 3
     extra = picture.samples.shape[3] - (3 if is_rgb else 1)
-    order, entries = fresh_entries(picture.metadata)
+    order, entries, lost = fresh_entries(picture.metadata)
     return Form(
         order,
         False,
         _RGB if is_rgb else _BLACK_IS_ZERO,
-        0,
         (0 if picture.alpha is None else _UNASSOCIATED,) * extra,
         False,
         _NONE,
@@ -302,7 +302,7 @@ def _fresh_form(picture: Picture) -> Form:
         None,
         None,
         (entries,),
-    )
+    ), lost
 
 
 def _carry(

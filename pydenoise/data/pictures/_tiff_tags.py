@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 
 from pydenoise.data.pictures._ifd import (
@@ -17,7 +18,7 @@ from pydenoise.data.pictures._ifd import (
     resolution_entries,
     resolution_of,
 )
-from pydenoise.data.pictures._picture import Metadata
+from pydenoise.data.pictures._picture import Damaged, Metadata
 
 _UNDEFINED, _BYTE = 7, 1
 _XMP, _ICC = 700, 34675
@@ -54,9 +55,16 @@ def metadata_of(entries: tuple[Entry, ...], order: Order) -> Metadata:
     )
 
 
-def fresh_entries(metadata: Metadata) -> tuple[Order, tuple[Entry, ...]]:
-    """A directory's entries for what another format has said, and the byte order they are in."""
-    entries, order = read_stream(metadata.exif) if metadata.exif else ([], "<")
+def fresh_entries(metadata: Metadata) -> tuple[Order, tuple[Entry, ...], list[str]]:
+    """Entries for what another format has said, their byte order, and what has no place there."""
+    entries: list[Entry] = []
+    order: Order = "<"
+    lost = list(metadata.others)
+    try:
+        if metadata.exif:
+            entries, order = read_stream(metadata.exif)
+    except (Damaged, struct.error):
+        lost.append("EXIF, which is damaged")
     special = STRUCTURE | {_XMP, _ICC} | (_RESOLUTION if metadata.dots_per_metre else set())
     entries = [entry for entry in entries if entry.code not in special]
     if metadata.dots_per_metre:
@@ -64,7 +72,7 @@ def fresh_entries(metadata: Metadata) -> tuple[Order, tuple[Entry, ...]]:
     for code, kind, value in ((_ICC, _UNDEFINED, metadata.icc), (_XMP, _BYTE, metadata.xmp)):
         if value:
             entries.append(Entry(code, kind, len(value), value))
-    return order, tuple(entries)
+    return order, tuple(entries), lost
 
 
 def without_maker(entries: Iterable[Entry]) -> tuple[Entry, ...]:
