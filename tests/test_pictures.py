@@ -228,7 +228,10 @@ def test_arrays_keep_their_byte_order_and_memory_order(
     np.save(tmp_path / "p.npy", array)
     first, _ = again(tmp_path / "p.npy")
     assert first.samples.shape == (5, 13, 17, 1)
-    assert (tmp_path / "again.npy").read_bytes() == (tmp_path / "p.npy").read_bytes()
+    before = (tmp_path / "p.npy").read_bytes()
+    assert (tmp_path / "again.npy").read_bytes() == before
+    write_picture(tmp_path / "new.npy", first.with_samples(first.samples.copy("C")))
+    assert (tmp_path / "new.npy").read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,8 @@ def test_webp_is_written_as_its_source(tmp_path: Path, quality: int | None, chan
     for name in said:
         assert before.info[name] == after.info[name]
     assert read_picture(path).metadata == read_picture(again).metadata
+    content = again.read_bytes()
+    assert content.index(b"ICCP") < content.index(b"VP8", 24), "the profile comes first"
     shown = np.array(before)
     if quality is None:
         np.testing.assert_array_equal(np.array(after), shown)

@@ -15,7 +15,7 @@ from pictures import ICC, XMP, exif_stream, lost, random_picture, rewritten, smo
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from pydenoise.data import Picture, read_picture, write_picture
+from pydenoise.data import ImageError, Picture, read_picture, write_picture
 
 # --- PNG ----------------------------------------------------------------------------------------
 
@@ -93,6 +93,16 @@ def test_png_chunks_that_no_longer_fit_are_named(tmp_path: Path) -> None:
     write_chunks(path, [*found[:3], *extra, *found[3:]])
     assert lost(path, "again.png") == "its palette, bKGD, prVT, dSIG"
     assert without_data(tmp_path / "again.png")[1:-1] == [(b"tEXt", b"a\0b"), (b"IDAT", b"")]
+
+
+def test_a_chunk_with_a_wrong_check_sum_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "p.png"
+    write_picture(path, Picture.of(random_picture()))
+    found = chunks(path)
+    write_chunks(path, [found[0], (b"tEXt", b"Author\0me"), *found[1:]])
+    path.write_bytes(path.read_bytes().replace(b"\0me", b"\0we"))
+    with pytest.raises(ImageError, match="check sum of chunk 'tEXt' is wrong"):
+        read_picture(path)
 
 
 def test_a_profile_that_is_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
@@ -178,10 +188,21 @@ def test_tiff_tags_go_from_file_to_file(tmp_path: Path, order: Any, is_big: bool
 def test_directories_below_a_tiffs_stay(tmp_path: Path, order: str) -> None:
     path = tmp_path / "p.tif"
     jpeg = tmp_path / "p.jpg"
-    Image.fromarray(smooth_picture()).save(jpeg, exif=b"Exif\0\0" + exif_stream(order))
+    exif = Image.Exif()
+    exif.load(exif_stream(order))
+    exif[282] = 72.0  # less than what JFIF says
+    exif[0x0131] = "odd!"  # five bytes with its end
+    head = b"Exif\0\0"
+    told = head + exif.tobytes().removeprefix(head)
+    Image.fromarray(smooth_picture()).save(jpeg, exif=told, dpi=(300, 300))
     rewritten(jpeg, "p.tif")
     again = rewritten(path)
     for file in (path, again):
+        with tifffile.TiffFile(file) as pages:
+            codes = [tag.code for tag in pages.pages[0].tags]
+            places = [tag.valueoffset for tag in pages.pages[0].tags]
+        assert codes == sorted(set(codes)), "ascending, each once"
+        assert not any(place % 2 for place in places), "on whole words"
         exif = Image.open(file).getexif()
         assert exif[0x010F] == "Maker"
         assert exif[0x0112] == 6
