@@ -43,12 +43,12 @@ part() {
 }
 
 folder=${1:-}
-part build 150 "$python" setup.py -q build_ext --inplace || exit 1
+part build 100 "$python" setup.py -q build_ext --inplace || exit 1
 "$python" -c 'from pydenoise import ops; import sys; sys.exit(ops.backends()["cuda"])' 2>"$results/gpu_build.log" ||
   { note build "the CUDA backend does not run: $(tail -n 1 "$results/gpu_build.log")"; exit 1; }
 
 if "$python" -c "import pytest, hypothesis" 2>/dev/null; then
-  part tests 150 "$python" -m pytest -q -x -p no:cacheprovider -k cuda tests
+  part tests 110 "$python" -m pytest -q -x -p no:cacheprovider -k cuda tests
 else
   note tests "not run: pytest and hypothesis are not installed for $python"
 fi
@@ -56,14 +56,14 @@ fi
 for tool in memcheck racecheck initcheck; do
   if ! command -v compute-sanitizer >/dev/null; then
     note "$tool" "not run: there is no compute-sanitizer"
-  elif part "$tool" 45 compute-sanitizer --tool "$tool" --error-exitcode 9 "$python" bench/gpu_sanitize.py; then
+  elif part "$tool" 25 compute-sanitizer --tool "$tool" --error-exitcode 9 "$python" bench/gpu_sanitize.py; then
     :
   elif grep -q -i "not supported\|unable to\|failed to initialize" "$results/gpu_$tool.log"; then
     note "$tool" "not run: $(grep -i -m 1 "not supported\|unable to\|failed to initialize" "$results/gpu_$tool.log")"
   fi
 done
 
-part step 90 "$python" bench/gpu.py step
-part epochs 60 "$python" bench/gpu.py epochs
-part convolutions 90 "$python" bench/gpu.py convolutions
-part columns 30 "$python" bench/gpu.py columns
+part step 75 "$python" bench/gpu.py step
+part epochs 30 "$python" bench/gpu.py epochs
+part convolutions 60 "$python" bench/gpu.py convolutions
+part columns 20 "$python" bench/gpu.py columns

@@ -28,7 +28,7 @@ from cases import ConvCase
 from torch import Tensor
 
 from pydenoise import objectives, ops
-from pydenoise.ops import _backend, _cuda
+from pydenoise.ops import _backend, _check, _cuda
 
 ROOT = Path(__file__).resolve().parent.parent
 STAND_IN = ROOT / "tests" / "cuda_on_host"
@@ -165,6 +165,10 @@ class Kernels:
         self.call("matmul", out, *views, (*out.shape, a.shape[2]), accumulate)
 
 
+class _Never:
+    """The type of nothing."""
+
+
 @cache
 def host_kernels() -> Kernels:
     """The kernels, built once for all tests of this process."""
@@ -181,6 +185,8 @@ def in_place_of_the_processor() -> Iterator[None]:
         backend = _cuda.OnDevice(host_kernels().module)
         patch.setattr(_backend, "_IN_MAIN_MEMORY", backend)
         patch.setattr(_cuda, "queue_of", lambda device: (0, 0))
+        patch.setattr(_check, "_FLOATS", _Never)  # a GPU's tensors are no instances of these
+        patch.setattr(_check, "_DOUBLES", _Never)
         patch.setattr(torch.cuda, "device", nullcontext)
         patch.setattr(torch.cuda, "current_device", lambda: 0)
         patch.setattr(objectives, "play", lambda *given: given[-1](*given[2]))

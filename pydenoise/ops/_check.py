@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -196,13 +196,14 @@ def added_to(
     """A gradient to add to: a dense tensor of that shape, of the dtype and device of `like`, that
     shares no memory with what is read."""
     kind = _FLOATS if isinstance(like, _FLOATS) else _DOUBLES
-    if type(value) is Tensor and isinstance(value, kind) and value.shape == shape:
-        if value.is_contiguous():
-            _expect_apart(op, name, value, read)
-            return value
+    if type(value) is not Tensor or not isinstance(value, kind):
+        _expect_kind(op, value, like, name)
+    if value.shape != shape:
+        raise ValueError(f"{op}: {name} must have shape {tuple(shape)}, got {tuple(value.shape)}")
+    if not value.is_contiguous():
         raise ValueError(f"{op}: {name} must be contiguous, got strides {value.stride()}")
-    _expect_kind(op, value, like, name)
-    raise ValueError(f"{op}: {name} must have shape {tuple(shape)}, got {tuple(value.shape)}")
+    _expect_apart(op, name, value, read)
+    return cast(Tensor, value)
 
 
 def _expect_kind(op: str, out: Any, like: Tensor, name: str = "out") -> None:
