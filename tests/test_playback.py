@@ -69,7 +69,7 @@ def by_layers(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextMa
     @contextmanager
     def scope() -> Iterator[None]:
         with monkeypatch.context() as patch:
-            patch.setattr(objectives, "play", lambda *given: given[-1](*given[2]))
+            patch.setattr(objectives.noise2noise, "play", lambda *given: given[-1](*given[2]))
             yield
 
     return scope

@@ -1,4 +1,4 @@
-"""What one training step minimises, and how its gradient gets into the parameters."""
+"""Two noisy pictures of each scene: one goes in, the other is aimed at."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from torch import Tensor
 from pydenoise import nn
 from pydenoise.nn.containers import interior
 from pydenoise.playback import play
-
-__all__ = ["Noise2Noise"]
 
 
 class Noise2Noise:

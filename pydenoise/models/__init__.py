@@ -1,0 +1,49 @@
+"""Networks by name, and the description from which each can be built again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pydenoise import nn
+from pydenoise.models.autoencoder import autoencoder
+
+__all__ = ["autoencoder", "build"]
+
+_BUILDERS: dict[str, Callable[..., nn.Module]] = {"autoencoder": autoencoder}
+_ARGUMENTS = {"autoencoder": {"channels", "in_channels"}}
+
+
+def build(architecture: dict[str, Any]) -> nn.Module:
+    """Build a network from its description, with fresh weights.
+
+    Parameters
+    ----------
+    architecture : dict
+        The `architecture` of a network made here; it may come out of a file, so it is checked.
+
+    Returns
+    -------
+    Module
+
+    Raises
+    ------
+    ValueError, TypeError
+        For an unknown name, missing or unknown entries, or values out of range.
+
+    Examples
+    --------
+    >>> build({"name": "autoencoder", "channels": [8, 16], "in_channels": 1}).size_multiple
+    4
+    """
+    if not isinstance(architecture, dict):
+        raise TypeError(f"build: architecture must be a dict, got {type(architecture).__name__}")
+    arguments = dict(architecture)
+    name = arguments.pop("name", None)
+    if not isinstance(name, str) or name not in _BUILDERS:
+        raise ValueError(f"build: unknown network {name!r}; known are {', '.join(_BUILDERS)}")
+    if arguments.keys() != _ARGUMENTS[name]:
+        raise ValueError(
+            f"build: {name} is described by {sorted(_ARGUMENTS[name])}, got {sorted(arguments)}"
+        )
+    return _BUILDERS[name](**arguments)

@@ -1,0 +1,20 @@
+"""The numbers that describe a network, which may come out of a file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_LEVELS = 8
+_CHANNELS = 4096
+
+
+def whole_numbers(network: str, name: str, values: Any) -> list[int]:
+    """`values` if they are channels, one number a level; `network` and `name` for the error."""
+    if not isinstance(values, (list, tuple)) or not 1 <= len(values) <= _LEVELS:
+        raise ValueError(f"{network}: {name} must be 1 to {_LEVELS} whole numbers, got {values!r}")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _CHANNELS:
+            raise ValueError(
+                f"{network}: {name} must be whole numbers from 1 to {_CHANNELS}, got {value!r}"
+            )
+    return list(values)
