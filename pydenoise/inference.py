@@ -6,7 +6,8 @@ they hold through `denoise_pages`; `evaluate` and `compare` measure a model agai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from pydenoise import metrics
 from pydenoise.data import Picture, to_array, to_tensor
+from pydenoise.data.gaps import filled, valid_pixels
 from pydenoise.nn import Module, no_backward
 
 
@@ -106,7 +108,7 @@ def denoise_picture(model: Module, picture: npt.NDArray[Any]) -> npt.NDArray[Any
     TypeError
         When the picture is neither.
     ValueError
-        When its shape is none of the above, or it holds NaN or infinity.
+        When its shape is none of the above.
     """
     if picture.dtype.kind not in "uif":
         raise TypeError(
@@ -120,7 +122,13 @@ def denoise_picture(model: Module, picture: npt.NDArray[Any]) -> npt.NDArray[Any
     return denoise_pages(model, Picture.of(picture)).array
 
 
-def denoise_pages(model: Module, picture: Picture) -> Picture:
+def denoise_pages(
+    model: Module,
+    picture: Picture,
+    *,
+    value_range: tuple[float, float] | None = None,
+    strength: float = 1.0,
+) -> Picture:
     """Take the noise out of a picture or a stack as a file holds it, page by page.
 
     Parameters
@@ -128,7 +136,9 @@ def denoise_pages(model: Module, picture: Picture) -> Picture:
     model : Module
         A denoiser of one or three channels.
     picture : Picture
-        As `pydenoise.data.read_picture` gives it; its numbers as in `denoise_picture`.
+        As `pydenoise.data.read_picture` gives it.
+    value_range, strength
+        As in `map_pages`.
 
     Returns
     -------
@@ -138,15 +148,68 @@ def denoise_pages(model: Module, picture: Picture) -> Picture:
     Raises
     ------
     ValueError
-        When the channels do not suit the model, or a page holds NaN or infinity.
+        When the channels do not suit the model, and as `map_pages`.
     """
+    run = partial(denoise, model)
+    return map_pages(run, picture, value_range=value_range, strength=strength)
+
+
+def map_pages(
+    run: Callable[[Tensor], Tensor],
+    picture: Picture,
+    *,
+    value_range: tuple[float, float] | None = None,
+    strength: float = 1.0,
+) -> Picture:
+    """Replace the pages of a picture by what a function of tensors makes of them.
+
+    Parameters
+    ----------
+    run : callable
+        Takes the colours of a page, float32 (1, C, H, W), and returns the like.
+    picture : Picture
+    value_range : (float, float), optional
+        The file's numbers that are 0 and 1 to `run`, low and high; nothing is clipped to them. The
+        range of the dtype if omitted; floating point is then taken as it is.
+    strength : float
+        How far to go from the noisy picture, 0, to what `run` returns, 1. At 0 nothing is run and
+        the samples come back as they were.
+
+    Returns
+    -------
+    Picture
+        New, of the same dtype. Whole numbers are rounded, and clipped to the range of the dtype;
+        floating point is neither. Pixels that hold NaN or infinity stay as they are, and are
+        filled from the nearest others while `run` looks at them.
+
+    Raises
+    ------
+    ValueError
+        For a range that does not rise, or a strength outside 0..1.
+    """
+    check_terms(value_range, strength)
     output = picture.samples.copy()
-    for page in output:
+    for page in output if strength else ():
         colours = page[:, :, : picture.colours]
-        if not np.isfinite(colours).all():
-            raise ValueError("denoise: picture holds NaN or infinity; expected numbers")
-        colours[:] = to_array(denoise(model, to_tensor(colours)), page.dtype).reshape(colours.shape)
+        valid = valid_pixels(colours)
+        noisy = to_tensor(filled(colours, valid), value_range)
+        clean = run(noisy)
+        if strength < 1:
+            clean = noisy.lerp_(clean, strength)
+        found = to_array(clean, page.dtype, value_range).reshape(colours.shape)
+        if valid is None:
+            colours[:] = found
+        else:
+            colours[valid] = found[valid]
     return picture.with_samples(output)
+
+
+def check_terms(value_range: tuple[float, float] | None, strength: float) -> None:
+    """Refuse what `map_pages` says that it refuses."""
+    if value_range is not None and not -np.inf < value_range[0] < value_range[1] < np.inf:
+        raise ValueError(f"denoise: value_range must be two rising numbers, got {value_range}")
+    if not 0 <= strength <= 1:
+        raise ValueError(f"denoise: strength must be from 0 to 1, got {strength}")
 
 
 def evaluate(model: Module, noisy: Tensor, clean: Tensor) -> dict[str, float]:

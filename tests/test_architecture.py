@@ -26,7 +26,7 @@ CSRC = ROOT / "csrc"
 KERNELS = {"memory", "ops"}
 NETWORK = KERNELS | {"nn", "models", "optim", "playback", "objectives"}
 LEAVES = {"atomic", "data", "metrics", "checkpoint", "report"}
-PUBLIC = NETWORK | LEAVES | {"training", "inference", "denoiser", "distributed"}
+PUBLIC = NETWORK | LEAVES | {"training", "inference", "zero_shot", "denoiser", "distributed"}
 MAY_IMPORT = {
     "memory": set(),
     "ops": {"memory"},
@@ -45,7 +45,8 @@ MAY_IMPORT = {
     "device_steps": NETWORK | LEAVES | {"steps"},
     "training": NETWORK | LEAVES | {"distributed", "inference", "steps", "device_steps"},
     "inference": NETWORK | LEAVES,
-    "denoiser": NETWORK | LEAVES | {"training", "inference"},
+    "zero_shot": NETWORK | LEAVES | {"steps", "inference"},
+    "denoiser": NETWORK | LEAVES | {"training", "inference", "zero_shot"},
     "ee559": PUBLIC,
     "benchmark": PUBLIC,
     "demo": PUBLIC,

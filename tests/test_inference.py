@@ -147,11 +147,58 @@ def test_gray_is_the_mean_of_three(autoencoder: nn.Sequential) -> None:
     np.testing.assert_array_equal(denoise_picture(autoencoder, gray), expected.numpy())
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32, np.float64])
+def test_a_range_of_the_callers(autoencoder: nn.Sequential, dtype: Any) -> None:
+    picture = np.random.default_rng(0).integers(20, 60, (8, 8, 3)).astype(dtype)
+    expected = denoise_picture(autoencoder, (picture / 40 - 0.5).astype(np.float64)) * 40 + 20
+    found = denoise_pages(autoencoder, Picture.of(picture), value_range=(20, 60)).array
+    assert found.dtype == dtype
+    rounding = 0.5 if np.dtype(dtype).kind in "ui" else 0
+    np.testing.assert_allclose(found, expected, rtol=0, atol=rounding + 1e-4)
+
+
+def test_strength_is_the_way_from_noisy_to_denoised(autoencoder: nn.Sequential) -> None:
+    picture = Picture.of(np.random.default_rng(0).random((8, 8, 4)))
+    none, some, full = (
+        denoise_pages(autoencoder, picture, strength=strength).array for strength in (0, 0.25, 1)
+    )
+    np.testing.assert_array_equal(none, picture.array)
+    np.testing.assert_allclose(some, picture.array * 0.75 + full * 0.25, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(some[..., 3], picture.array[..., 3])
+
+
+def test_what_is_no_number_stays_so(autoencoder: nn.Sequential) -> None:
+    picture = np.random.default_rng(0).random((8, 8, 3)).astype(np.float32)
+    filled = picture.copy()
+    filled[3, 3] = picture[3, 2] = picture[3, 4] = picture[2, 3] = picture[4, 3]  # all its nearest
+    picture[3, 3, 1] = np.inf
+    denoised = denoise_picture(autoencoder, picture)
+    np.testing.assert_array_equal(denoised[3, 3], picture[3, 3])
+    filled[[3, 3, 2], [2, 4, 3]] = picture[4, 3]
+    expected = denoise_picture(autoencoder, filled)
+    expected[3, 3] = picture[3, 3]
+    np.testing.assert_array_equal(denoised, expected)
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ({"value_range": (1, 1)}, "two rising numbers"),
+        ({"value_range": (0, float("inf"))}, "two rising numbers"),
+        ({"value_range": (float("nan"), 1)}, "two rising numbers"),
+        ({"strength": 1.5}, "from 0 to 1, got 1.5"),
+        ({"strength": float("nan")}, "from 0 to 1, got nan"),
+    ],
+)
+def test_bad_terms_are_refused(autoencoder: nn.Sequential, terms: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        denoise_pages(autoencoder, Picture.of(np.zeros((4, 4, 3))), **terms)
+
+
 @pytest.mark.parametrize(
     ("picture", "error"),
     [
         (np.zeros((4, 4), bool), TypeError),
-        (np.full((4, 4), np.nan, np.float32), ValueError),
         (np.zeros((4, 4, 5), np.uint8), ValueError),
         (np.zeros((4,), np.uint8), ValueError),
         (np.zeros((0, 4, 3), np.uint8), ValueError),

@@ -177,10 +177,20 @@ def read_folder(folder: PathLike, smallest: int = 1) -> tuple[list[Pixels], list
     return pictures, paths, skipped
 
 
-def to_tensor(array: npt.NDArray[Any]) -> Tensor:
+def to_tensor(array: npt.NDArray[Any], value_range: tuple[float, float] | None = None) -> Tensor:
     """(H, W) or (H, W, C) numbers to a new (1, C, H, W) float32 tensor.
 
-    Whole numbers go from the range of their dtype to 0..1, floating point stays as it is.
+    Parameters
+    ----------
+    array : ndarray of whole numbers or floating point
+    value_range : (float, float), optional
+        The numbers that become 0 and 1; none are clipped. If omitted whole numbers go from the
+        range of their dtype to 0..1, and floating point stays as it is.
+
+    Raises
+    ------
+    ValueError
+        When the array is neither, or has another shape.
     """
     import torch
 
@@ -191,20 +201,23 @@ def to_tensor(array: npt.NDArray[Any]) -> Tensor:
             "expected whole numbers or floating point, (H, W) or (H, W, C)"
         )
     layers = array[:, :, None] if array.ndim == 2 else array
-    if array.dtype == np.uint8 or array.dtype.kind == "f":
+    if value_range is None and (array.dtype == np.uint8 or array.dtype.kind == "f"):
         scaled = unit(layers.astype(np.float32) if array.dtype == np.float16 else layers)
     else:
-        low, high = _range(array.dtype)
+        low, high = value_range or _range(array.dtype)
         wide = _exact(array.dtype)
         scaled = ((layers.astype(wide) - wide(low)) / wide(high - low)).astype(np.float32)
     return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)[None]))
 
 
-def to_array(tensor: Tensor, dtype: npt.DTypeLike = np.uint8) -> npt.NDArray[Any]:
+def to_array(
+    tensor: Tensor,
+    dtype: npt.DTypeLike = np.uint8,
+    value_range: tuple[float, float] | None = None,
+) -> npt.NDArray[Any]:
     """(1, C, H, W) or (C, H, W) to (H, W, C), or (H, W) if C is 1, the other way round.
 
-    For whole numbers 0..1 becomes the range of the dtype, clipped and rounded; floating point
-    stays as it is.
+    Whole numbers are rounded and clipped to the range of the dtype, floating point is neither.
 
     Raises
     ------
@@ -221,12 +234,14 @@ def to_array(tensor: Tensor, dtype: npt.DTypeLike = np.uint8) -> npt.NDArray[Any
         )
     dtype = np.dtype(dtype)
     planes = tensor.detach().cpu().float().numpy()
+    if value_range is not None or dtype.kind != "f":
+        low, high = value_range or _range(dtype)
+        wide = _exact(dtype)
+        planes = planes.astype(wide) * wide(high - low) + wide(low)
     if dtype.kind != "f":
         if np.isnan(planes).any():
-            raise ValueError("to_array: tensor holds NaN; expected numbers on the scale 0..1")
-        low, high = _range(dtype)
-        wide = _exact(dtype)
-        planes = np.rint(planes.clip(0, 1).astype(wide) * wide(high - low)) + wide(low)
+            raise ValueError("to_array: tensor holds NaN; expected numbers")
+        planes = np.rint(planes).clip(*_range(dtype))
     planes = planes.astype(dtype)
     return planes[0] if len(planes) == 1 else np.ascontiguousarray(planes.transpose(1, 2, 0))
 
@@ -237,7 +252,7 @@ def _range(dtype: np.dtype[Any]) -> tuple[int, int]:
 
 
 def _exact(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
-    """A floating point type that holds every whole number of a dtype, up to 32 bits."""
+    """A floating point type that holds every number of a dtype, whole ones up to 32 bits."""
     return np.float32 if dtype.itemsize < 4 else np.float64
 
 

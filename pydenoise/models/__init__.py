@@ -7,8 +7,9 @@ from typing import Any
 
 from pydenoise import nn
 from pydenoise.models.autoencoder import autoencoder
+from pydenoise.models.zero_shot import zero_shot
 
-__all__ = ["autoencoder", "build"]
+__all__ = ["autoencoder", "build", "zero_shot"]
 
 _BUILDERS: dict[str, Callable[..., nn.Module]] = {"autoencoder": autoencoder}
 _ARGUMENTS = {"autoencoder": {"channels", "in_channels"}}

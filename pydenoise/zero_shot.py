@@ -1,0 +1,249 @@
+"""A denoiser learned from the one picture, or stack, that it then denoises."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pydenoise import models, nn, optim
+from pydenoise.data import Picture, generator, to_tensor
+from pydenoise.data.gaps import filled, valid_pixels
+from pydenoise.inference import check_terms, denoise, map_pages
+from pydenoise.objectives import ZeroShot
+from pydenoise.steps import TrainingDiverged
+
+Progress = Callable[[Mapping[str, Any]], None]
+
+
+class Recipe(NamedTuple):
+    """How a picture is learned.
+
+    Attributes
+    ----------
+    steps : int
+    side : int, optional
+        Of the square crop that each step sees; a whole page, in turn, if None.
+    lr : float
+        Highest learning rate of Adam.
+    schedule : callable
+        Factor on it as a function of progress.
+    beta2 : float
+        Adam's memory of squared gradients.
+    turns : int
+        How many of the eight turned and mirrored versions of a page the result is the mean of.
+    """
+
+    steps: int
+    side: int | None
+    lr: float
+    schedule: optim.schedules.Schedule
+    beta2: float
+    turns: int
+
+
+RECIPES = {
+    "fast": Recipe(2000, 64, 8e-3, optim.schedules.cosine(0.1), 0.99, 8),
+    "paper": Recipe(2000, None, 1e-3, lambda progress: 0.5 if progress >= 0.75 else 1.0, 0.999, 1),
+}
+"""`paper` is that of Mansour and Heckel. `fast` sees an eighth of its arithmetic on a picture of
+256x256 pixels, and the less the larger the picture: crops teach as well as the whole, many small
+steps more than few large ones, and turning the picture at the end makes up for the noise of both.
+"""
+
+
+def denoise_pages(
+    picture: Picture,
+    *,
+    recipe: str | Recipe = "fast",
+    per_page: bool = False,
+    value_range: tuple[float, float] | None = None,
+    strength: float = 1.0,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Picture:
+    """Take the noise out of a picture or stack, knowing nothing else.
+
+    Parameters
+    ----------
+    picture : Picture
+        As `pydenoise.data.read_picture` gives it. Its noise must be independent between pixels.
+    recipe : {"fast", "paper"} or Recipe
+    per_page : bool
+        Learn a network for each page; one for all from a sample of them if False.
+    value_range : (float, float), optional
+        The numbers that become 0 and 1 while the network learns; the 0.1 and 99.9 percentiles of
+        all pages together if omitted. Nothing is clipped to them.
+    strength : float
+        As in `pydenoise.inference.map_pages`.
+    seed : int
+        Same seed, same result.
+    progress : callable, optional
+        Told after each step what `step` it was, of how many `steps`, its `loss`, and the
+        `seconds_left`.
+
+    Returns
+    -------
+    Picture
+        New, with all else that the file said; alpha, NaN and infinity stay as they are. A picture
+        of one value comes back as it is.
+
+    Raises
+    ------
+    ValueError
+        For an unknown recipe, and as `map_pages`.
+    pydenoise.training.TrainingDiverged
+        When the loss is not finite any more.
+    """
+    recipe = _recipe(recipe)
+    check_terms(value_range, strength)
+    value_range = value_range or percentiles(picture)
+    if value_range is None or not strength:
+        return picture.with_samples(picture.samples.copy())
+    parts = [slice(page, page + 1) for page in range(picture.pages)] if per_page else [slice(None)]
+    output = picture.samples.copy()
+    for index, part in enumerate(parts):
+        pages = Picture(picture.samples[part], picture.alpha)
+        told = progress and _timed(progress, index, len(parts))
+        network = fit(pages, value_range, recipe, seed=seed, progress=told)
+        run = _turned(network, recipe.turns)
+        denoised = map_pages(run, pages, value_range=value_range, strength=strength)
+        output[part] = denoised.samples
+    return picture.with_samples(output)
+
+
+def fit(
+    picture: Picture,
+    value_range: tuple[float, float],
+    recipe: str | Recipe = "fast",
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> nn.Sequential:
+    """Learn a network from a picture or stack; `denoise_pages` names the arguments.
+
+    Returns
+    -------
+    Sequential
+        `pydenoise.models.zero_shot`, in eval mode. It predicts the noise of tensors on the scale
+        on which `value_range` is 0 to 1.
+    """
+    recipe = _recipe(recipe)
+    model = models.zero_shot(picture.colours, seed=seed)
+    objective = ZeroShot()
+    rule = optim.Adam(model.parameters(), recipe.lr, betas=(0.9, recipe.beta2))
+    seen = _crops if recipe.side else _whole_pages
+    for step, (crop, valid) in enumerate(seen(picture, value_range, recipe, seed), 1):
+        rule.lr = recipe.lr * recipe.schedule((step - 1) / recipe.steps)
+        loss = objective.step(model, crop, valid)
+        if not math.isfinite(loss):
+            raise TrainingDiverged(f"the loss is {loss}", step, rule.lr)
+        rule.step()
+        rule.zero_grad()
+        if progress:
+            progress({"step": step, "steps": recipe.steps, "loss": loss})
+    model.eval()
+    return model
+
+
+def percentiles(picture: Picture) -> tuple[float, float] | None:
+    """The 0.1 and 99.9 percentiles of a picture's finite colours, all pages together.
+
+    Returns
+    -------
+    (float, float) or None
+        The smallest and the largest number where the two percentiles are the same; None where
+        these are, too, or nothing is finite.
+
+    Notes
+    -----
+    Of more than 16 million numbers an even sample is looked at.
+    """
+    colours = picture.samples[..., : picture.colours]
+    every = -(-colours.size // 2**24)
+    sample = colours.reshape(-1)[::every] if every > 1 else colours
+    finite = sample[np.isfinite(sample)]
+    if not finite.size:
+        return None
+    low, high = np.percentile(finite, (0.1, 99.9)).tolist()
+    if low == high:
+        low, high = float(finite.min()), float(finite.max())
+    return (low, high) if low < high else None
+
+
+def _recipe(recipe: str | Recipe) -> Recipe:
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe not in RECIPES:
+        raise ValueError(f"zero_shot: unknown recipe {recipe!r}; known are {', '.join(RECIPES)}")
+    return RECIPES[recipe]
+
+
+def _crops(
+    picture: Picture, value_range: tuple[float, float], recipe: Recipe, seed: int
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Squares anywhere on any page, one a step; as large as the page where that is smaller."""
+    pages, height, width, _ = picture.samples.shape
+    random = generator(seed, 0, 0, "crop")
+    side = recipe.side or 0
+    for _ in range(recipe.steps):
+        page = picture.samples[random.integers(pages), :, :, : picture.colours]
+        top = random.integers(max(1, height - side + 1))
+        left = random.integers(max(1, width - side + 1))
+        yield _example(page[top : top + side, left : left + side], value_range)
+
+
+def _whole_pages(
+    picture: Picture, value_range: tuple[float, float], recipe: Recipe, seed: int
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    examples = [_example(page[:, :, : picture.colours], value_range) for page in picture.samples]
+    for step in range(recipe.steps):
+        yield examples[step % len(examples)]
+
+
+def _example(
+    page: npt.NDArray[Any], value_range: tuple[float, float]
+) -> tuple[Tensor, Tensor | None]:
+    """What is learned from, of even size by reflection, and which pixels of it are numbers."""
+    valid = valid_pixels(page)
+    even = [(0, page.shape[0] % 2), (0, page.shape[1] % 2)]
+    mode: Any = "reflect" if min(page.shape[:2]) > 1 else "edge"
+    crop = to_tensor(np.pad(filled(page, valid), [*even, (0, 0)], mode), value_range)
+    if valid is None:
+        return crop, None
+    return crop, torch.from_numpy(np.pad(valid, even, mode))[None, None]
+
+
+def _turned(network: nn.Module, turns: int) -> Callable[[Tensor], Tensor]:
+    """The page less the noise that is found in it, in the mean over the ways to turn the page."""
+
+    def run(page: Tensor) -> Tensor:
+        total = torch.zeros_like(page)
+        for turn in range(turns):
+            quarters, is_mirrored = turn // 2, turn % 2 == 1
+            turned = page.rot90(quarters, (2, 3))
+            turned = turned.flip(3) if is_mirrored else turned
+            noise = denoise(network, turned.contiguous())
+            noise = noise.flip(3) if is_mirrored else noise
+            total += noise.rot90(-quarters, (2, 3))
+        return page - total.div_(turns)
+
+    return run
+
+
+def _timed(progress: Progress, index: int, count: int) -> Progress:
+    """Progress of one of several networks as progress of all, with the time left."""
+    began = time.monotonic()
+
+    def show(record: Mapping[str, Any]) -> None:
+        step, steps = index * record["steps"] + record["step"], count * record["steps"]
+        left = (time.monotonic() - began) / record["step"] * (steps - step)
+        progress({**record, "step": step, "steps": steps, "seconds_left": left})
+
+    return show
