@@ -22,7 +22,9 @@ if TYPE_CHECKING:
         ops,
         optim,
         training,
+        zero_shot,
     )
+    from .denoiser import Denoiser, denoise
     from .nn import no_backward
     from .ops import allow_tf32, backends, show_config, use_algorithm, use_backend
 
@@ -40,6 +42,10 @@ __all__ = [
     "training",
     "checkpoint",
     "inference",
+    "zero_shot",
+    # in one call
+    "denoise",
+    "Denoiser",
     # switches
     "no_backward",
     "use_backend",
@@ -51,6 +57,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "denoise": "pydenoise.denoiser",
+    "Denoiser": "pydenoise.denoiser",
     "no_backward": "pydenoise.nn",
     "use_backend": "pydenoise.ops",
     "allow_tf32": "pydenoise.ops",

@@ -202,19 +202,55 @@ class Picture:
         return replace(self, samples=samples)
 
     @classmethod
-    def of(cls, array: Samples) -> Picture:
-        """An array (H, W) or (H, W, C) as a picture that no file has said anything about.
+    def of(cls, array: Samples, axes: str | None = None) -> Picture:
+        """An array as a picture that no file has said anything about.
 
-        C is 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGB, alpha).
+        Parameters
+        ----------
+        array : ndarray
+            (H, W) or (H, W, C), C = 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha.
+        axes : str, optional
+            A letter for each dimension of an array of another shape, see `Layout`.
+
+        Raises
+        ------
+        ValueError
+            For another shape, or axes that do not suit it.
         """
-        channels = 1 if array.ndim == 2 else array.shape[-1]
-        if array.ndim not in (2, 3) or channels not in (1, 2, 3, 4):
+        if axes is None and array.ndim not in (2, 3):
             raise ValueError(
-                f"Picture.of: array has shape {array.shape}; expected (H, W) or (H, W, C) "
-                "with C from 1 to 4"
+                f"Picture.of: array has shape {array.shape}; expected (H, W) or (H, W, C), or axes "
+                "that say what its dimensions are, such as TYX"
             )
-        layout = Layout("YX" if array.ndim == 2 else "YXS", array.shape)
-        return cls(layout.pages(array), alpha_of(channels), layout)
+        try:
+            layout = Layout(axes or "YXS"[: array.ndim], array.shape)
+        except Unfit as error:
+            raise ValueError(f"Picture.of: {error}") from error
+        samples = layout.pages(array)
+        if samples.shape[3] not in (1, 2, 3, 4):
+            raise ValueError(
+                f"Picture.of: array has shape {array.shape}, {samples.shape[3]} samples a pixel; "
+                "expected 1 to 4"
+            )
+        return cls(samples, alpha_of(samples.shape[3]), layout)
+
+    def _repr_png_(self) -> bytes:
+        """The first page as a PNG of 8 bits, which is how Jupyter shows it: deeper numbers from
+        their 0.1 to their 99.9 percentile."""
+        from io import BytesIO
+
+        from PIL import Image
+
+        page = self.samples[0]
+        if page.dtype != np.uint8:
+            seen = page[..., : self.colours].astype(np.float64)
+            finite = seen[np.isfinite(seen)]
+            low, high = np.percentile(finite, (0.1, 99.9)) if finite.size else (0, 1)
+            unit = np.nan_to_num((seen - low) / (high - low if high > low else 1))
+            page = np.rint(unit.clip(0, 1) * 255).astype(np.uint8)
+        file = BytesIO()
+        Image.fromarray(page[..., 0] if page.shape[2] == 1 else page).save(file, "PNG")
+        return file.getvalue()
 
 
 def alpha_of(channels: int) -> int | None:

@@ -1,0 +1,224 @@
+"""Denoising in one call, whatever a picture comes as: an array, a tensor, an image of Pillow's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from os import PathLike
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pydenoise import inference, optim, zero_shot
+from pydenoise.checkpoint import load_weights
+from pydenoise.data import PairSource, Picture, TensorPairs
+from pydenoise.nn import Module
+from pydenoise.training import train
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Anything = TypeVar("Anything")
+
+_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "I", "F")
+
+
+def denoise(
+    picture: Anything,
+    model: Module | str | PathLike[str] | None = None,
+    *,
+    axes: str | None = None,
+    value_range: tuple[float, float] | None = None,
+    strength: float = 1.0,
+    **zero_shot_terms: Any,
+) -> Anything:
+    """Take the noise out of a picture or a stack.
+
+    Parameters
+    ----------
+    picture : ndarray, Tensor, PIL.Image.Image or pydenoise.data.Picture
+        An array (H, W) or (H, W, C), C = 1 gray, 2 gray and alpha, 3 colour, 4 colour and alpha; of
+        any other shape with `axes`. A tensor (H, W), (C, H, W) or (N, C, H, W), C = 1 or 3, whose N
+        pictures are pages of one stack. Pillow's modes L, LA, RGB, RGBA, I;16, I and F. Whole
+        numbers or floating point, of any range.
+    model : Module or path, optional
+        A denoiser or its weights file. Without one a network learns from the picture itself,
+        `pydenoise.zero_shot`, which takes some seconds and needs noise that is independent between
+        pixels.
+    axes : str, optional
+        For an array, a letter for each dimension: Y and X, S for colours, any other counts pages.
+    value_range : (float, float), optional
+        The numbers that are 0 and 1 to the network. If omitted: for a model the range of the dtype,
+        or 0 and 1 for floating point; for zero-shot the percentiles of the picture.
+    strength : float
+        From 0, the noisy picture, to 1.
+    **zero_shot_terms
+        `recipe`, `per_page`, `seed` and `progress` of `pydenoise.zero_shot.denoise_pages`.
+
+    Returns
+    -------
+    like `picture`
+        New, of the same kind, shape, dtype and device, in the same numbers. Alpha, NaN and infinity
+        stay as they are.
+
+    Raises
+    ------
+    TypeError
+        For anything else, or terms of zero-shot beside a model.
+    ValueError
+        For shapes, modes, axes, ranges and strengths that are none of the above.
+
+    Examples
+    --------
+    >>> noisy = np.random.default_rng(0).normal(100, 5, (64, 64))
+    >>> short = zero_shot.RECIPES["fast"]._replace(steps=100)
+    >>> bool(denoise(noisy, recipe=short).std() < noisy.std() / 2)
+    True
+    """
+    pages, back = _pages(picture, axes)
+    terms: dict[str, Any] = {"value_range": value_range, "strength": strength}
+    if model is None:
+        return back(zero_shot.denoise_pages(pages, **terms, **zero_shot_terms))
+    if zero_shot_terms:
+        raise TypeError(f"denoise: {', '.join(zero_shot_terms)} is for zero-shot, without a model")
+    return back(inference.denoise_pages(_network(model), pages, **terms))
+
+
+class Denoiser:
+    """A network to train once and to use on many pictures.
+
+    Parameters
+    ----------
+    model : Module or path
+        A network of `pydenoise.models`, trained or not, or a weights file.
+
+    Examples
+    --------
+    >>> from pydenoise import models
+    >>> noisy = torch.randint(90, 110, (2, 16, 3, 32, 32), dtype=torch.uint8)
+    >>> denoiser = Denoiser(models.autoencoder((8,), seed=0)).fit(noisy, epochs=2)
+    >>> denoiser.denoise(np.full((20, 20, 3), 100, np.uint8)).shape
+    (20, 20, 3)
+    """
+
+    def __init__(self, model: Module | str | PathLike[str]) -> None:
+        self.model = _network(model)
+
+    def fit(
+        self,
+        pairs: PairSource | tuple[Tensor, Tensor] | Tensor,
+        *,
+        epochs: int = 10,
+        lr: float = 1e-3,
+        average: float = 0.999,
+        **terms: Any,
+    ) -> Denoiser:
+        """Train the network on pairs of noisy pictures with Adam, its rate falling by a cosine.
+
+        Parameters
+        ----------
+        pairs : PairSource, or two uint8 tensors (N, C, H, W)
+            Picture i of one and picture i of the other show the same scene.
+        epochs, average, **terms
+            As `pydenoise.training.train` takes them, `progress` and `validation` among them.
+        lr : float
+            Highest learning rate.
+
+        Returns
+        -------
+        Denoiser
+            This one.
+
+        Raises
+        ------
+        ValueError
+            For pairs or terms that `train` refuses.
+        """
+        source = pairs if isinstance(pairs, PairSource) else TensorPairs(*pairs)
+        terms = {"schedule": optim.cosine(0.05), "average": average, **terms}
+        rule = optim.Adam(self.model, lr=lr)
+        train(self.model, source, epochs=epochs, optimizer=rule, **terms)
+        return self
+
+    def denoise(self, picture: Anything, **terms: Any) -> Anything:
+        """`pydenoise.denoise` with this network; `axes`, `value_range` and `strength` as there."""
+        return denoise(picture, self.model, **terms)
+
+
+def _network(model: Module | str | PathLike[str]) -> Module:
+    return model if isinstance(model, Module) else load_weights(model)[0]
+
+
+def _pages(picture: Any, axes: str | None) -> tuple[Picture, Callable[[Picture], Any]]:
+    """A picture as pages, and the way back from pages to what it came as."""
+    if axes is not None and not isinstance(picture, np.ndarray):
+        raise TypeError("denoise: axes are for arrays")
+    if isinstance(picture, Picture):
+        return picture, lambda pages: pages
+    if isinstance(picture, np.ndarray):
+        return _of_array(picture, axes), lambda pages: pages.array
+    if isinstance(picture, Tensor):
+        return _of_tensor(picture), lambda pages: _to_tensor(pages, picture)
+    if hasattr(picture, "mode") and hasattr(picture, "getbands"):
+        return _of_pillow(picture), lambda pages: _to_pillow(pages, picture)
+    raise TypeError(
+        "denoise: picture must be a numpy array, a torch tensor, a Pillow image or a Picture, "
+        f"got {type(picture).__name__}"
+    )
+
+
+def _of_array(array: np.ndarray[Any, Any], axes: str | None) -> Picture:
+    if array.dtype.kind not in "uif":
+        raise TypeError(
+            f"denoise: picture must be whole numbers or floating point, got {array.dtype}"
+        )
+    if axes is not None:
+        return Picture.of(array, axes)
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)):
+        raise ValueError(
+            f"denoise: array has shape {array.shape}; expected (H, W) or (H, W, C) with C from 1 "
+            "to 4, or axes that say what its dimensions are, such as axes='TYX'"
+        )
+    return Picture.of(array)
+
+
+def _of_tensor(tensor: Tensor) -> Picture:
+    if tensor.dim() == 2:
+        tensor = tensor[None]
+    if tensor.dim() == 3:
+        tensor = tensor[None]
+    if tensor.dim() != 4 or tensor.shape[1] not in (1, 3) or not tensor.numel():
+        raise ValueError(
+            f"denoise: tensor has shape {tuple(tensor.shape)}; expected (H, W), (C, H, W) or "
+            "(N, C, H, W) with C = 1 or 3"
+        )
+    if tensor.is_complex() or tensor.dtype is torch.bool:
+        raise TypeError(
+            f"denoise: picture must be whole numbers or floating point, got {tensor.dtype}"
+        )
+    plain = tensor.detach().cpu()
+    plain = plain.float() if plain.dtype is torch.bfloat16 else plain
+    return Picture(plain.permute(0, 2, 3, 1).resolve_neg().numpy())
+
+
+def _to_tensor(pages: Picture, like: Tensor) -> Tensor:
+    found = torch.from_numpy(pages.samples.copy()).permute(0, 3, 1, 2).reshape(like.shape)
+    return found.contiguous().to(like)
+
+
+def _of_pillow(image: Image.Image) -> Picture:
+    if image.mode not in _MODES:
+        raise ValueError(
+            f"denoise: image has mode {image.mode}; expected one of {', '.join(_MODES)}: "
+            "convert it with image.convert('RGB')"
+        )
+    return Picture.of(np.asarray(image))
+
+
+def _to_pillow(pages: Picture, like: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    image = Image.fromarray(np.ascontiguousarray(pages.array)).convert(like.mode)
+    image.info = dict(like.info)
+    return image
