@@ -26,14 +26,14 @@ def table_one(outer: int = 48, inner: int = 96) -> Any:
     )
 
 
-def zero_shot() -> Any:
+def zero_shot(channels: int = 3) -> Any:
     """The network that learns to denoise from one picture alone."""
     return nn.Sequential(
-        nn.Conv2d(3, 48, 3, padding=1),
+        nn.Conv2d(channels, 48, 3, padding=1),
         nn.LeakyReLU(0.2),
         nn.Conv2d(48, 48, 3, padding=1),
         nn.LeakyReLU(0.2),
-        nn.Conv2d(48, 3, 1),
+        nn.Conv2d(48, channels, 1),
     )
 
 
