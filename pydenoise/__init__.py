@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from . import (
         checkpoint,
         data,
+        diagnosis,
         inference,
         metrics,
         models,
@@ -39,6 +40,7 @@ __all__ = [
     "objectives",
     "data",
     "metrics",
+    "diagnosis",
     "training",
     "checkpoint",
     "inference",

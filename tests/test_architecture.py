@@ -25,7 +25,7 @@ CSRC = ROOT / "csrc"
 # Room -> the rooms it may import. A room not listed has no place in the house yet.
 KERNELS = {"memory", "ops"}
 NETWORK = KERNELS | {"nn", "models", "optim", "playback", "objectives"}
-LEAVES = {"atomic", "data", "metrics", "checkpoint", "report"}
+LEAVES = {"atomic", "data", "metrics", "checkpoint", "report", "diagnosis"}
 PUBLIC = NETWORK | LEAVES | {"training", "inference", "zero_shot", "denoiser", "distributed"}
 MAY_IMPORT = {
     "memory": set(),
@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "data": {"atomic"},
     "metrics": set(),
     "report": {"atomic"},
+    "diagnosis": set(),
     "checkpoint": {"atomic", "nn", "models"},  # a weights file holds the network's description
     "distributed": {"memory"},
     "steps": NETWORK | LEAVES,
