@@ -306,3 +306,34 @@ def test_exif_too_long_for_a_jpeg_is_named(tmp_path: Path) -> None:
     Image.fromarray(smooth_picture()).save(path, exif=long)
     assert lost(path, "out.jpg") == "EXIF"
     assert read_picture(rewritten(path, "out.png")).metadata.exif == long
+
+
+# --- smaller pictures ---------------------------------------------------------------------------
+
+
+def test_shrunk_pictures_are_means_of_cells(tmp_path: Path) -> None:
+    pages = np.arange(2 * 7 * 9, dtype=np.uint16).reshape(2, 7, 9) * 11
+    tifffile.imwrite(tmp_path / "stack.tif", pages, metadata={"axes": "ZYX"}, resolution=(200, 400))
+    shrunk = read_picture(tmp_path / "stack.tif").shrunk(2)
+    expected = np.rint(pages[:, :6, :8].reshape(2, 3, 2, 4, 2).mean(axis=(2, 4)))
+    np.testing.assert_array_equal(shrunk.array, expected)
+    assert shrunk.samples.dtype == np.uint16
+    write_picture(tmp_path / "shrunk.tif", shrunk)
+    again = read_picture(tmp_path / "shrunk.tif")
+    np.testing.assert_array_equal(again.array, expected)
+    assert again.axes == "ZYX"
+    dots = read_picture(tmp_path / "stack.tif").metadata.dots_per_metre
+    assert again.metadata.dots_per_metre == pytest.approx([d / 2 for d in dots])
+
+
+def test_shrunk_pictures_keep_floating_point_alpha_and_profile(tmp_path: Path) -> None:
+    holes = np.ones((4, 4), np.float32)
+    holes[0, 0] = np.nan
+    shrunk = Picture.of(holes / 3).shrunk(2)
+    np.testing.assert_array_equal(np.isnan(shrunk.array), [[True, False], [False, False]])
+    assert shrunk.samples.dtype == np.float32
+    Image.fromarray(random_picture(4)).save(tmp_path / "p.png", icc_profile=ICC)
+    small = read_picture(tmp_path / "p.png").shrunk(3)
+    assert (small.alpha, small.samples.shape, small.metadata.icc) == (3, (1, 4, 5, 4), ICC)
+    with pytest.raises(ValueError, match="has 4x4 pixels; expected 5x5 at least"):
+        Picture.of(holes).shrunk(5)

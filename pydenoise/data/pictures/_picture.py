@@ -201,6 +201,41 @@ class Picture:
             )
         return replace(self, samples=samples)
 
+    def shrunk(self, factor: int) -> Picture:
+        """A smaller picture of the means of its cells of factor x factor pixels.
+
+        Whole numbers are rounded; rows and columns that fill no cell are dropped. What files of
+        its format alone say is dropped too, since it may tell of the size.
+
+        Raises
+        ------
+        ValueError
+            When no cell fits in.
+        """
+        pages, height, width, channels = self.samples.shape
+        height, width = height // factor, width // factor
+        if not height or not width:
+            raise ValueError(
+                f"shrunk: picture has {self.samples.shape[2]}x{self.samples.shape[1]} pixels; "
+                f"expected {factor}x{factor} at least"
+            )
+        dtype = self.samples.dtype
+        samples = np.empty((pages, height, width, channels), dtype)
+        for page, target in zip(self.samples, samples, strict=True):
+            cells = page[: height * factor, : width * factor]
+            cells = cells.reshape(height, factor, width, factor, channels)
+            mean = cells.mean(axis=(1, 3), dtype=np.float64)
+            target[:] = mean if dtype.kind == "f" else np.rint(mean)
+        sizes = {"Y": height, "X": width}
+        shape = tuple(map(sizes.get, self.axes, self.layout.shape))
+        dots = self.metadata.dots_per_metre
+        metadata = replace(
+            self.metadata,
+            dots_per_metre=None if dots is None else (dots[0] / factor, dots[1] / factor),
+        )
+        layout = Layout(self.axes, shape)
+        return Picture(samples, self.alpha, layout, metadata, changed=self.changed)
+
     @classmethod
     def of(cls, array: Samples, axes: str | None = None) -> Picture:
         """An array as a picture that no file has said anything about.
