@@ -139,7 +139,9 @@ def read_picture(
     except IsADirectoryError:
         raise ImageError(f"{path}: is a folder; expected a picture file") from None
     except PermissionError as error:
-        raise ImageError(f"{path}: cannot be opened ({reason_of(error)})") from error
+        raise ImageError(
+            f"{path}: cannot be opened ({reason_of(error)}); check its permissions"
+        ) from error
     except MemoryError as error:
         raise ImageError(f"{path}: needs more memory than there is; crop it first") from error
     except Exception as error:  # decoders raise anything on a foreign file
@@ -186,7 +188,11 @@ def write_picture(path: PathLike, picture: Picture, *, overwrite: bool = False) 
         raise ImageError(
             f"{path}: exists already; choose another name, or allow overwriting"
         ) from error
-    except (OSError, ValueError, RuntimeError, struct.error, Damaged) as error:
+    except OSError as error:
+        raise ImageError(
+            f"{path}: cannot be written ({reason_of(error)}); make room or choose another place"
+        ) from error
+    except (ValueError, RuntimeError, struct.error, Damaged) as error:
         raise ImageError(f"{path}: cannot be written ({reason_of(error)})") from error
     if lost:
         words = ", ".join(dict.fromkeys(lost))
