@@ -80,8 +80,9 @@ class Diagnosis:
         if self.is_correlated:
             found.append(
                 "neighbouring pixels share their noise, as JPEG, demosaicing and in-camera "
-                "processing make it, so little of it can be learnt from this picture alone: "
-                "try --shrink 2, or a model trained on pairs of captures (pydenoise train --pairs)"
+                "processing make it; what learns from one picture, or from independent noise, "
+                "takes little of it out: try --shrink 2, or a model trained on pairs of captures "
+                "(pydenoise train --pairs)"
             )
         if self.is_clipped:
             found.append(
@@ -199,7 +200,7 @@ def _noise(planes: Planes) -> float | None:
 
 def _noise_correlation(planes: Planes) -> tuple[float, float] | None:
     power = np.concatenate([_spectra(plane) for plane in planes])
-    if len(power) < _FEWEST_BLOCKS:
+    if len(power) < 4 * _FEWEST_BLOCKS:
         return None
     flattest = np.argsort(power[:, _IS_SLOW].sum(axis=1), kind="stable")
     count = max(_FEWEST_BLOCKS, int(_FLATTEST * len(power)))

@@ -204,7 +204,7 @@ def test_small_and_constant_pictures_have_no_correlation(shape: tuple[int, ...])
     noise = np.random.default_rng(10).normal(100, 10, shape)
     for picture in (noise, np.full(shape, 7, np.uint8), np.full((99, 99), 3.5)):
         found = diagnose(picture, picture)
-        assert found.noise_correlation is None or shape == (30, 30, 3)
+        assert found.noise_correlation is None
         assert found.clipped == 0
         assert not found.is_correlated
         json.dumps(asdict(found), allow_nan=False)
