@@ -1,13 +1,12 @@
-"""What all commands share: options, results, progress, and errors as one line with a cure."""
+"""What all commands share: options, results, and errors as one line with a cure."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,7 +34,6 @@ _BAD_INPUT = (
     NotADirectoryError,
     PermissionError,
 )
-_SECONDS_BETWEEN_LINES = 5.0
 
 
 def package_version(wanted: bool) -> None:
@@ -49,7 +47,12 @@ def package_version(wanted: bool) -> None:
 
 def failure(error: Exception) -> int:
     """Say on one line what went wrong; returns the exit code: 2 for bad input, 1 for the rest."""
-    is_bad_input = isinstance(error, _BAD_INPUT)
+    say(f"error: {explained(error)}")
+    return 2 if isinstance(error, _BAD_INPUT) else 1
+
+
+def explained(error: Exception) -> str:
+    """What went wrong and what to do, on one line."""
     text = " ".join(str(error).split())
     if isinstance(error, BAD_USAGE):
         context = getattr(error, "ctx", None)
@@ -59,12 +62,35 @@ def failure(error: Exception) -> int:
         text = text if ";" in text else f"{error.filename or text}: exists; pass --overwrite"
     elif isinstance(error, OSError) and error.strerror:
         text = f"{error.filename or 'writing the result'}: {error.strerror}"
+        if isinstance(error, PermissionError):
+            text += "; check its permissions"
         if not error.filename:
             _give_up_stdout()
-    elif not is_bad_input and type(error).__module__ == "builtins":
+    elif not isinstance(error, _BAD_INPUT) and type(error).__module__ == "builtins":
         text = f"{type(error).__name__}: {text} (--debug shows where)"
-    say(f"error: {text}")
-    return 2 if is_bad_input else 1
+    return text
+
+
+class Failures:
+    """What went wrong with single files of a batch, by file.
+
+    The first ends the batch, unless it is to be kept going: then each is said and remembered.
+    """
+
+    def __init__(self, keep_going: bool) -> None:
+        self.keep_going = keep_going
+        self.found: dict[str, str] = {}
+
+    @contextmanager
+    def of(self, path: Path) -> Iterator[None]:
+        """Work on a file, within which its errors count."""
+        try:
+            yield
+        except Exception as error:
+            if not self.keep_going:
+                raise
+            self.found[str(path)] = explained(error)
+            say(f"error: {self.found[str(path)]}")
 
 
 def _give_up_stdout() -> None:
@@ -122,57 +148,3 @@ def print_measures(title: str, measures: Mapping[str, Any]) -> None:
             gain = form.replace(":", ":+").format(denoised - noisy)
             rows.append([name, form.format(noisy), form.format(denoised), gain])
     print_table(title, ["", "noisy", "denoised", "gain"], rows)
-
-
-@contextmanager
-def watching(what: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """A watcher for `pydenoise.training.train`: a bar on a terminal, else a line now and then."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _Lines(what)
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TextColumn("{task.fields[status]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None, status="")
-
-        def show(record: Mapping[str, Any]) -> None:
-            bar.update(
-                task, total=record["steps"], completed=record["step"], status=_status(record)
-            )
-
-        yield show
-
-
-class _Lines:
-    """Progress where nobody watches a bar: a line every few seconds, and the last."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._said = time.monotonic()
-
-    def __call__(self, record: Mapping[str, Any]) -> None:
-        now = time.monotonic()
-        is_last = record["step"] == record["steps"]
-        if is_last or now - self._said >= _SECONDS_BETWEEN_LINES:
-            self._said = now
-            share = record["step"] / record["steps"]
-            left = f"{record['seconds_left']:.0f} s left"
-            say(f"{self._what} {share:4.0%}  {_status(record)}  {left}")
-
-
-def _status(record: Mapping[str, Any]) -> str:
-    parts = [f"loss {record['loss']:.5f}"]
-    if record["psnr_per_image"] is not None:
-        parts.append(f"PSNR {record['psnr_per_image']:.2f} dB")
-    parts.append(f"{record['pictures_per_second']:,.0f} pictures/s")
-    return "  ".join(parts)

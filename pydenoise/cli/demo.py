@@ -14,8 +14,8 @@ from pydenoise.cli.console import (
     Seed,
     print_json,
     print_measures,
-    watching,
 )
+from pydenoise.cli.progress import watching
 
 
 def demo(

@@ -18,8 +18,8 @@ from pydenoise.cli.console import (
     print_json,
     print_measures,
     say,
-    watching,
 )
+from pydenoise.cli.progress import watching
 
 if TYPE_CHECKING:
     from pydenoise.nn import Module
