@@ -16,7 +16,7 @@ import torch
 from cases import Operands
 from hypothesis import HealthCheck, settings
 from on_host import Kernels, host_kernels, in_place_of_the_processor, why_not_on_host
-from terminal import course_file, folder, run, weights  # noqa: F401 (fixtures)
+from terminal import calls, course_file, folder, run, weights  # noqa: F401 (fixtures)
 from torch import Tensor
 
 from pydenoise import ops

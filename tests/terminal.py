@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from pydenoise import models
 from pydenoise.checkpoint import save_weights
 from pydenoise.cli import main
-from pydenoise.data import write
+from pydenoise.data import Picture, write
 
 QUICK = ["--channels", "4,6", "--epochs", "2", "--pairs-count", "24", "--crop", "16"]
 
@@ -71,6 +72,33 @@ def weights(tmp_path: Path) -> Path:
     path = tmp_path / "w.safetensors"
     save_weights(path, models.autoencoder((4, 6), seed=0))
     return path
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Zero-shot and models do nothing but note what they were asked for, and report progress."""
+    asked: list[dict[str, Any]] = []
+
+    def zero_shot(picture: Picture, *, progress: Any, **options: Any) -> Picture:
+        asked.append({"picture": picture, **options})
+        progress({"step": 1, "steps": 2, "loss": 0.5, "seconds_left": 3.0})
+        progress({"step": 2, "steps": 2, "loss": 0.25, "seconds_left": 0.0})
+        return smoothed(picture)
+
+    def model(network: Any, picture: Picture, **options: Any) -> Picture:
+        asked.append({"picture": picture, "threads": torch.get_num_threads(), **options})
+        return smoothed(picture)
+
+    monkeypatch.setattr("pydenoise.zero_shot.denoise_pages", zero_shot)
+    monkeypatch.setattr("pydenoise.inference.denoise_pages", model)
+    return asked
+
+
+def smoothed(picture: Picture) -> Picture:
+    samples = picture.samples.copy()
+    colours = samples[..., : picture.colours]
+    colours[:] = gaussian_filter(colours.astype(np.float32), (0, 1, 1, 0))
+    return picture.with_samples(samples)
 
 
 @pytest.fixture

@@ -54,7 +54,14 @@ def test_module_runs_as_the_command() -> None:
     [
         ["nonsense"],
         ["train"],
-        ["denoise", "x.png"],
+        ["denoise", "x.png", "--strength", "2"],
+        ["denoise", "x.png", "--method", "model"],
+        ["denoise", "x.png", "--method", "zero-shot", "-m", "w.safetensors"],
+        ["denoise", "x.png", "-m", "w.safetensors", "--recipe", "paper"],
+        ["denoise", "x.png", "--range", "1", "0"],
+        ["denoise", "x.png", "--suffix", "/x"],
+        ["denoise", "x.png", "--overwrite", "--skip-existing"],
+        ["denoise", "x.png", "--device", "cuda"],
         ["eval", "--model", "w.safetensors"],
         ["demo", "--seconds", "0"],
         ["train", "photos", "--out", "run", "--pairs", "a", "b"],
@@ -136,7 +143,9 @@ def test_errors_of_the_system_name_the_path(
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "mkdir", refused)
-    assert "run: Permission denied\n" in run(*words, folder.parent / "run").err
+    assert (
+        "run: Permission denied; check its permissions\n" in run(*words, folder.parent / "run").err
+    )
 
 
 def test_traceback_only_with_debug(run: Any, tmp_path: Path, weights: Path) -> None:

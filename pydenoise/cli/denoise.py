@@ -1,24 +1,39 @@
-"""`pydenoise denoise IN... [-o OUT] -m WEIGHTS`: pictures in, pictures out."""
+"""`pydenoise denoise IN... [-o OUT] [-m WEIGHTS]`: pictures in, pictures out."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pydenoise.cli.console import Json, Overwrite, Weights, print_json, saying_warnings
-from pydenoise.cli.sources import network, note_skipped
+from pydenoise.cli.console import Failures, Json, Overwrite, print_json, say
+from pydenoise.cli.measures import print_picture
+from pydenoise.cli.methods import Method, MethodName, Recipe, Wishes, chosen
+from pydenoise.cli.plan import Plan, Target, plan
+from pydenoise.cli.sources import note_skipped
+from pydenoise.cli.work import Reading, performed
 
 RESULT = "_denoised"
 
 
+class Device(StrEnum):
+    """Where to compute."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
 def denoise(
     inputs: Annotated[
-        list[Path], typer.Argument(metavar="IN...", help="Pictures, or folders of pictures.")
+        list[Path],
+        typer.Argument(metavar="IN...", help="Pictures, folders of them, or quoted patterns."),
     ],
-    model: Weights,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -28,6 +43,46 @@ def denoise(
             "PHOTO_denoised, in the same format, if omitted.",
         ),
     ] = None,
+    method: Annotated[
+        MethodName,
+        typer.Option(
+            help="zero-shot learns from each picture alone; auto: the model if one is given."
+        ),
+    ] = MethodName.AUTO,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", "-m", metavar="WEIGHTS", help="Trained weights, a .safetensors file."
+        ),
+    ] = None,
+    recipe: Annotated[
+        Recipe | None,
+        typer.Option(help="Of zero-shot: fast, or the paper's, many times slower; fast."),
+    ] = None,
+    per_page: Annotated[
+        bool, typer.Option("--per-page", help="Zero-shot learns every page of a stack anew.")
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Fixes every random choice of zero-shot; 0.")
+    ] = None,
+    strength: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the noise found to take out.")
+    ] = 1.0,
+    value_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            "--range", metavar="LO HI", help="Numbers of the file that count as black and white."
+        ),
+    ] = None,
+    shrink: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=16,
+            help="Average cells of so many pixels a side first, against noise that neighbours "
+            "share; the result is as much smaller.",
+        ),
+    ] = 1,
     axes: Annotated[
         str | None,
         typer.Option(
@@ -35,105 +90,151 @@ def denoise(
             "other counts pages, such as TYX; the file's own names if omitted."
         ),
     ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CLEAN", help="The clean picture, or a folder of them, to measure PSNR against."
+        ),
+    ] = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Folders at all depths, mirrored under OUT.")
+    ] = False,
+    suffix: Annotated[
+        str | None,
+        typer.Option(help=f"Put behind each name; {RESULT} without --out, else nothing."),
+    ] = None,
+    overwrite: Overwrite = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave out pictures whose result is there.")
+    ] = False,
+    keep_going: Annotated[
+        bool,
+        typer.Option("--keep-going", help="Go on behind a bad file; the exit code is then 1."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
     max_pixels: Annotated[
         int | None,
         typer.Option(
             min=1, help="Pixels of the largest picture to open; a small file can hold a huge one."
         ),
     ] = None,
-    overwrite: Overwrite = False,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.AUTO,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads to compute with; torch's own number.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Take the noise out of pictures of any size."""
-    sources, skipped, results = _pictures(inputs, leave_results=out is None)
-    is_one_file = len(inputs) == 1 and inputs[0] == sources[0]
-    plan = list(zip(sources, _destinations(sources, out, is_one_file), strict=True))
-    _refuse_clashes(plan, overwrite)
+    """Take the noise out of pictures: of one alone, without a model or any other data."""
+    if suffix is None:
+        suffix = RESULT if out is None else ""
+    target = Target(out, suffix, overwrite, skip_existing)
+    _check_usage(target, value_range, device)
+    wishes = Wishes(method, model, recipe, per_page, seed, value_range, strength)
+    way = chosen(wishes)
+    failures = Failures(keep_going)
+    batch = plan(inputs, target, recursive=recursive, failures=failures)
+    if reference is not None and not reference.is_dir() and len(batch.jobs) > 1:
+        raise typer.BadParameter("--reference CLEAN is a folder where there are several pictures")
+    reading = Reading(axes, max_pixels, shrink, reference)
+    if dry_run:
+        _tell(batch, way, reading, failures, as_json)
+    else:
+        if not keep_going:
+            for job in batch.jobs:  # all is known to be good before the first is written
+                reading.checked(job)
+        with _threads(threads):
+            _do(batch, way, reading, failures, overwrite, as_json)
+    if failures.found:
+        say(f"{len(failures.found)} failed")
+        raise typer.Exit(1)
 
-    from pydenoise.data import check_writable, read_picture, write_picture
-    from pydenoise.inference import denoise_pages
 
-    trained = network(model)
-    for source, destination in plan:  # all is known to be good before the first is written
-        check_writable(destination, read_picture(source, axes=axes, max_pixels=max_pixels))
-    note_skipped(skipped)
-    note_skipped(results, "earlier result")
+def _check_usage(target: Target, value_range: tuple[float, float] | None, device: Device) -> None:
+    if target.overwrite and target.skip_existing:
+        raise typer.BadParameter("give either --overwrite or --skip-existing")
+    if Path(f"x{target.suffix}").name != f"x{target.suffix}":
+        raise typer.BadParameter(f"--suffix {target.suffix}: expected no folder in it")
+    if value_range is not None and not value_range[0] < value_range[1]:
+        raise typer.BadParameter(f"--range {value_range[0]:g} {value_range[1]:g}: expected LO < HI")
+    if device is Device.CUDA:
+        raise typer.BadParameter("--device cuda: pictures are denoised on the CPU; leave it out")
+
+
+def _do(
+    batch: Plan, way: Method, reading: Reading, failures: Failures, overwrite: bool, as_json: bool
+) -> None:
+    _note(batch, way, reading.shrink)
     began = time.perf_counter()
-    pixels = 0
-    for source, destination in plan:
-        picture = read_picture(source, axes=axes, max_pixels=max_pixels)
-        pixels += picture.samples[..., 0].size
-        try:
-            denoised = denoise_pages(trained, picture)
-        except ValueError as error:
-            raise ValueError(f"{source}: {error}") from error
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        with saying_warnings():
-            write_picture(destination, denoised, overwrite=overwrite)
+    finished = []
+    for done in performed(batch.jobs, way, reading, overwrite=overwrite, failures=failures):
+        finished.append(done)
+        for warning in done.measures.diagnosis.warnings:
+            say(f"warning: {done.job.source}: {warning}")
         if not as_json:
-            typer.echo(destination)
+            print_picture(str(done.job.destination), done.measures)
     if as_json:
         seconds = time.perf_counter() - began
         print_json(
             {
-                "outputs": [str(destination) for _, destination in plan],
+                "method": way.name,
+                "reason": way.reason,
+                "outputs": [str(done.job.destination) for done in finished],
+                "files": [done.as_dict() for done in finished],
+                "failed": failures.found,
+                **_left_alone(batch),
                 "seconds": seconds,
-                "megapixels_per_second": pixels / seconds / 1e6,
+                "megapixels_per_second": sum(done.pixels for done in finished) / seconds / 1e6,
             }
         )
 
 
-def _pictures(inputs: list[Path], leave_results: bool) -> tuple[list[Path], list[Path], list[Path]]:
-    """The picture files named, folders opened; those folders' other files; what an earlier call
-    wrote into them beside its pictures, if that is to be left out."""
-    from pydenoise.data import images
-
-    sources: list[Path] = []
-    skipped: list[Path] = []
-    results: list[Path] = []
-    for path in inputs:
-        if path.is_dir():
-            pictures, others = images.list_pictures(path)
-            for picture in pictures:
-                is_left_out = leave_results and picture.stem.endswith(RESULT)
-                (results if is_left_out else sources).append(picture)
-            skipped += others
-        elif path.is_file():
-            sources.append(path)
-        else:
-            raise FileNotFoundError(f"{path}: no such file or folder; check the name")
-    if not sources:
-        raise ValueError(f"{inputs[0]}: holds nothing but results (*{RESULT}); expected pictures")
-    return sources, skipped, results
-
-
-def _destinations(sources: list[Path], out: Path | None, is_one_file: bool) -> list[Path]:
-    if out is None:
-        return [source.with_name(f"{source.stem}{RESULT}{source.suffix}") for source in sources]
-    if is_one_file and not out.is_dir():
-        return [out]
-    return [out / source.name for source in sources]
+def _tell(batch: Plan, way: Method, reading: Reading, failures: Failures, as_json: bool) -> None:
+    """What would be done with every file."""
+    _note(batch, way, reading.shrink)
+    told = []
+    for job in batch.jobs:
+        with failures.of(job.source):
+            pages, height, width, channels = reading.checked(job)[0].samples.shape
+            told.append({"input": str(job.source), "output": str(job.destination)})
+            if not as_json:
+                size = f"{pages} x {width}x{height}" if pages > 1 else f"{width}x{height}"
+                typer.echo(f"{job.source} -> {job.destination} ({size}, {channels} channels)")
+    if as_json:
+        print_json(
+            {
+                "method": way.name,
+                "reason": way.reason,
+                "files": told,
+                "failed": failures.found,
+                **_left_alone(batch),
+            }
+        )
 
 
-def _refuse_clashes(plan: list[tuple[Path, Path]], overwrite: bool) -> None:
-    """Before any work: no output may hit an input, another output, a file, or lie in a file."""
-    inputs = {source.resolve() for source, _ in plan}
-    outputs: dict[Path, Path] = {}
-    for source, destination in plan:
-        place = destination.resolve()
-        if place in inputs:
-            which = "the input" if place == source.resolve() else "one of the inputs"
-            raise ValueError(f"{destination}: is {which}; choose another output")
-        if place in outputs:
-            raise ValueError(
-                f"{destination}: would be written for both {outputs[place]} and {source}; "
-                "denoise them one by one"
-            )
-        outputs[place] = source
-        for above in destination.parents:
-            if above.exists() and not above.is_dir():
-                raise NotADirectoryError(f"{above}: is a file; name a folder")
-        if destination.is_dir():
-            raise IsADirectoryError(f"{destination}: is a folder; name a file")
-        if destination.exists() and not overwrite:
-            raise FileExistsError(f"{destination}: exists; choose another name or pass --overwrite")
+def _note(batch: Plan, way: Method, shrink: int) -> None:
+    say(f"method: {way.name}, {way.reason}")
+    if shrink > 1:
+        say(f"shrink: results have 1/{shrink} of the width and height")
+    note_skipped(batch.foreign)
+    note_skipped(batch.results, "earlier result")
+    note_skipped(batch.existing, "existing result")
+
+
+def _left_alone(batch: Plan) -> dict[str, list[str]]:
+    kinds = {"skipped": batch.foreign, "earlier": batch.results, "existing": batch.existing}
+    return {kind: [str(path) for path in paths] for kind, paths in kinds.items()}
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """So many threads within."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -130,13 +130,13 @@ def list_pictures(folder: PathLike) -> tuple[list[Path], list[Path]]:
         entries = sorted(folder.iterdir())
     except OSError as error:
         raise ImageError(f"{folder}: cannot be listed ({reason_of(error)})") from error
-    paths = [entry for entry in entries if _is_picture(entry)]
+    paths = [entry for entry in entries if is_picture(entry)]
     if not paths:
         folders = sum(entry.is_dir() for entry in entries)
         found = f"holds no picture, but {len(entries)} other entries" if entries else "is empty"
         cure = f" (or name one of its {folders} sub-folders)" if folders else ""
         raise ImageError(f"{folder}: {found}; expected pictures ({_SUFFIXES}){cure}")
-    return paths, [entry for entry in entries if not _is_picture(entry)]
+    return paths, [entry for entry in entries if not is_picture(entry)]
 
 
 def read_folder(folder: PathLike, smallest: int = 1) -> tuple[list[Pixels], list[Path], list[Path]]:
@@ -261,5 +261,6 @@ def _without_alpha(picture: Pixels) -> Pixels:
     return np.ascontiguousarray(layers[:, :, : 1 if layers.shape[2] < 3 else 3])
 
 
-def _is_picture(entry: Path) -> bool:
+def is_picture(entry: Path) -> bool:
+    """Whether a file's suffix is one of ours, and it is not hidden."""
     return entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".") and entry.is_file()

@@ -1,0 +1,118 @@
+"""The ways to take noise out that `pydenoise denoise` knows, and which one is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import typer
+
+from pydenoise.cli.progress import Watcher
+
+if TYPE_CHECKING:
+    from pydenoise.data import Picture
+
+Denoise: TypeAlias = "Callable[[Picture, Watcher], Picture]"
+
+
+class MethodName(StrEnum):
+    """Methods by name."""
+
+    AUTO = "auto"
+    ZERO_SHOT = "zero-shot"
+    MODEL = "model"
+
+
+class Recipe(StrEnum):
+    """Recipes of zero-shot by name."""
+
+    FAST = "fast"
+    PAPER = "paper"
+
+
+class Method(NamedTuple):
+    """A method, why it is the one, and the function that does it."""
+
+    name: MethodName
+    reason: str
+    denoise: Denoise
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the command line says on how to denoise; None for what it leaves open."""
+
+    method: MethodName
+    model: Path | None
+    recipe: Recipe | None
+    per_page: bool
+    seed: int | None
+    value_range: tuple[float, float] | None
+    strength: float
+
+
+def chosen(wishes: Wishes) -> Method:
+    """The method wished for; if none, the model that is given, else zero-shot.
+
+    Raises
+    ------
+    typer.BadParameter
+        When a wish is not one of that method.
+    ValueError
+        When the weights are none.
+    """
+    name, reason = wishes.method, "as asked for"
+    if name is MethodName.AUTO and wishes.model is None:
+        name, reason = MethodName.ZERO_SHOT, "since no model is given (-m)"
+    elif name is MethodName.AUTO:
+        name, reason = MethodName.MODEL, f"since one is given: {wishes.model}"
+    if name is MethodName.MODEL:
+        return Method(name, reason, _by_model(wishes))
+    return Method(name, reason, _by_zero_shot(wishes))
+
+
+def _by_model(wishes: Wishes) -> Denoise:
+    if wishes.model is None:
+        raise typer.BadParameter("--method model needs trained weights: add -m WEIGHTS")
+    foreign = {"recipe": wishes.recipe, "per-page": wishes.per_page or None, "seed": wishes.seed}
+    _refuse(foreign, "a model has learnt already")
+
+    from pydenoise.cli.sources import network
+    from pydenoise.inference import denoise_pages
+
+    trained = network(wishes.model)
+
+    def denoise(picture: Picture, progress: Watcher) -> Picture:
+        return denoise_pages(
+            trained, picture, value_range=wishes.value_range, strength=wishes.strength
+        )
+
+    return denoise
+
+
+def _by_zero_shot(wishes: Wishes) -> Denoise:
+    _refuse({"model": wishes.model}, "zero-shot learns from the picture itself")
+
+    from pydenoise.zero_shot import denoise_pages
+
+    def denoise(picture: Picture, progress: Watcher) -> Picture:
+        return denoise_pages(
+            picture,
+            recipe=(wishes.recipe or Recipe.FAST).value,
+            per_page=wishes.per_page,
+            value_range=wishes.value_range,
+            strength=wishes.strength,
+            seed=wishes.seed or 0,
+            progress=progress,
+        )
+
+    return denoise
+
+
+def _refuse(wishes: Mapping[str, object], why: str) -> None:
+    for name, wish in wishes.items():
+        if wish is not None:
+            raise typer.BadParameter(f"--{name} is for another method: {why}")

@@ -1,0 +1,112 @@
+"""The work of `pydenoise denoise`: pictures read, denoised, measured and written, one by one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydenoise.cli.console import Failures, saying_warnings
+from pydenoise.cli.measures import Measures, check_reference, measure, reference_of
+from pydenoise.cli.methods import Method
+from pydenoise.cli.plan import Job
+from pydenoise.cli.progress import Batch
+
+if TYPE_CHECKING:
+    from pydenoise.data import Picture
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How picture files are taken."""
+
+    axes: str | None
+    max_pixels: int | None
+    shrink: int
+    reference: Path | None
+
+    def picture(self, path: Path) -> Picture:
+        """A file's picture, shrunk if it is to be."""
+        from pydenoise.data import read_picture
+
+        picture = read_picture(path, axes=self.axes, max_pixels=self.max_pixels)
+        if self.shrink == 1:
+            return picture
+        with naming(path):
+            return picture.shrunk(self.shrink)
+
+    def checked(self, job: Job) -> tuple[Picture, Picture | None]:
+        """A job's picture, of which a result can be written, and the clean one if there is any."""
+        from pydenoise.data import check_writable
+
+        picture = self.picture(job.source)
+        check_writable(job.destination, picture)
+        if self.reference is None:
+            return picture, None
+        clean = self.picture(reference_of(job, self.reference))
+        with naming(job.source):
+            check_reference(picture, clean)
+        return picture, clean
+
+
+class Done(NamedTuple):
+    """A job that is done."""
+
+    job: Job
+    measures: Measures
+    pixels: int
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "input": str(self.job.source),
+            "output": str(self.job.destination),
+            "seconds": self.seconds,
+            "measures": self.measures.as_dict(),
+        }
+
+
+def performed(
+    jobs: list[Job], method: Method, reading: Reading, *, overwrite: bool, failures: Failures
+) -> Iterator[Done]:
+    """Do one job after the other; the screen is free whenever one is handed out."""
+    progress = Batch(len(jobs))
+    for job in jobs:
+        began = time.perf_counter()
+        done = None
+        with failures.of(job.source), progress.watching(str(job.source)) as watcher:
+            picture, clean = reading.checked(job)
+            with naming(job.source):
+                denoised = method.denoise(picture, watcher)
+                measures = measure(picture, denoised, clean)
+            _write(job.destination, denoised, overwrite)
+            seconds = time.perf_counter() - began
+            done = Done(job, measures, picture.samples[..., 0].size, seconds)
+        if done is not None:
+            yield done
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put a file's name before what is wrong with its picture."""
+    from pydenoise.data import ImageError
+
+    try:
+        yield
+    except ImageError:
+        raise
+    except (ValueError, RuntimeError) as error:
+        kind = ValueError if isinstance(error, ValueError) else RuntimeError
+        raise kind(f"{path}: {error}") from error
+
+
+def _write(destination: Path, picture: Picture, overwrite: bool) -> None:
+    from pydenoise.data import write_picture
+
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with saying_warnings():
+        write_picture(destination, picture, overwrite=overwrite)
