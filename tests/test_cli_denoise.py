@@ -206,4 +206,4 @@ def test_bars_are_for_terminals_and_stderr(
     assert "25%" in shown.err
     assert "loss 0.12500" in shown.err
     assert "all" in shown.err
-    assert "50%" in shown.err
+    assert "62%" in shown.err

@@ -79,6 +79,9 @@ class _Bars:
                 completed=record["step"],
                 status=_status(record),
             )
+            if self._all is not None:
+                share = record["step"] / record["steps"]
+                self._progress.update(self._all, completed=done + share)
 
         with self._progress:
             yield show
