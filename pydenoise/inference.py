@@ -1,4 +1,4 @@
-"""A trained model over whole pictures: pad, forward, crop; any size.
+"""A trained model over whole pictures: pad, tile, forward, crop; any size.
 
 Tensors go through `denoise`, arrays in a file's numbers through `denoise_picture`, files with all
 they hold through `denoise_pages`; `evaluate` and `compare` measure a model against clean pictures.
@@ -6,8 +6,9 @@ they hold through `denoise_pages`; `evaluate` and `compare` measure a model agai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,10 +16,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pydenoise import metrics
+from pydenoise import metrics, tiles
 from pydenoise.data import Picture, to_array, to_tensor
 from pydenoise.data.gaps import filled, valid_pixels
 from pydenoise.nn import Module, no_backward
+from pydenoise.nn.containers import interior
+from pydenoise.tiles import Cut
 
 
 class Scene(NamedTuple):
@@ -29,10 +32,7 @@ class Scene(NamedTuple):
     clean: Tensor
 
 
-_PIXELS_AT_ONCE = 1 << 18
-
-
-def denoise(model: Module, input: Tensor) -> Tensor:
+def denoise(model: Module, input: Tensor, *, max_bytes: int | None = None) -> Tensor:
     """Take the noise out of a batch of pictures of any size.
 
     Parameters
@@ -41,6 +41,8 @@ def denoise(model: Module, input: Tensor) -> Tensor:
         A denoiser: pictures in, pictures of the same shape out.
     input : Tensor
         Floating point, (N, C, H, W), scaled so that 0 is black and 1 is white.
+    max_bytes : int, optional
+        What the layers' results may take at a time, beside `input` and output; 1 GiB if omitted.
 
     Returns
     -------
@@ -53,39 +55,54 @@ def denoise(model: Module, input: Tensor) -> Tensor:
         When `input` is not floating point.
     ValueError
         When `input` has not four dimensions, is an empty picture, or has channels that do not suit
-        the model.
+        the model; when `max_bytes` is given and does not hold the smallest tile, or the model
+        cannot be cut into tiles.
 
     Notes
     -----
     Pictures are continued by reflection about their last row and column, as often as it takes, to
     multiples of the model's `size_multiple`, and cropped after. Nothing is kept for backward.
 
+    A large picture goes through in tiles, each with as many of its neighbours' pixels as its
+    result depends on (`Module.reads`): on the compiled backends the result is that of the whole
+    picture, bit for bit. Their size is the cheapest that fits: small tiles stay in the cache,
+    large ones share fewer pixels. A model that holds a module of the user's own, or a layer that
+    may look anywhere, takes pictures whole, whatever they need.
+
     A gray picture goes through a model of three channels three times over and the channels are
     averaged; a colour picture goes through a model of one channel, channel by channel.
     """
-    _check(model, input)
-    given, taken = input.shape[1], _channels(model)
-    if given == 1 and taken == 3:
-        return denoise(model, input.repeat(1, 3, 1, 1)).mean(dim=1, keepdim=True)
-    if given == 3 and taken == 1:
-        return denoise(model, input.flatten(0, 1)[:, None]).reshape(input.shape)
-    batch, _, height, width = input.shape
-    rows = _reflected(height, model.size_multiple, input.device)
-    columns = _reflected(width, model.size_multiple, input.device)
-    at_once = max(1, _PIXELS_AT_ONCE // (len(rows) * len(columns)))
+    if not input.is_floating_point():
+        raise TypeError(
+            f"denoise: input must be floating point on the scale 0 to 1, got {input.dtype}"
+        )
+    plan = tiles.plan(model, input.shape, input[:0], max_bytes)
     output = torch.empty_like(input)
-    with no_backward():
-        for start in range(0, batch, at_once):
-            part = input[start : start + at_once]
-            if len(rows) != height:
-                part = part.index_select(2, rows)
-            if len(columns) != width:
-                part = part.index_select(3, columns)
-            output[start : start + at_once] = model(part)[:, :, :height, :width]
+    if input.shape[1] == 3 and tiles.channels(model) == 1:
+        for to, channel in zip(output.split(1, 1), input.split(1, 1), strict=True):
+            _run(model, plan, to, channel)
+    else:
+        _run(model, plan, output, input)
     return output
 
 
-def denoise_picture(model: Module, picture: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _run(model: Module, plan: tiles.Tiling, output: Tensor, input: Tensor) -> None:
+    pictures = range(0, len(input), plan.pictures)
+    with no_backward(), interior(model):
+        for rows, columns, start in product(plan.rows, plan.columns, pictures):
+            batch = slice(start, start + plan.pictures)
+            part = tiles.through(model, input[batch, :, rows.read, columns.read])
+            part = part[:, :, rows.inside, columns.inside]
+            to = output[batch, :, rows.kept, columns.kept]
+            if part.shape == to.shape:
+                to.copy_(part)
+            else:
+                torch.mean(part, 1, keepdim=True, out=to)
+
+
+def denoise_picture(
+    model: Module, picture: npt.NDArray[Any], *, max_bytes: int | None = None
+) -> npt.NDArray[Any]:
     """Take the noise out of one picture in the numbers of a file.
 
     Parameters
@@ -95,6 +112,8 @@ def denoise_picture(model: Module, picture: npt.NDArray[Any]) -> npt.NDArray[Any
     picture : ndarray of whole numbers or floating point
         (H, W), or (H, W, C) with C = 1 gray, 2 gray and alpha, 3 colour, 4 colour and alpha.
         0 to 1 on the model's scale is the range of the dtype; floating point is on that scale.
+    max_bytes : int, optional
+        As in `denoise`.
 
     Returns
     -------
@@ -119,7 +138,7 @@ def denoise_picture(model: Module, picture: npt.NDArray[Any]) -> npt.NDArray[Any
             "denoise_picture: picture must be (H, W) or (H, W, C) with C from 1 to 4, "
             f"got {picture.shape}"
         )
-    return denoise_pages(model, Picture.of(picture)).array
+    return denoise_pages(model, Picture.of(picture), max_bytes=max_bytes).array
 
 
 def denoise_pages(
@@ -128,6 +147,7 @@ def denoise_pages(
     *,
     value_range: tuple[float, float] | None = None,
     strength: float = 1.0,
+    max_bytes: int | None = None,
 ) -> Picture:
     """Take the noise out of a picture or a stack as a file holds it, page by page.
 
@@ -139,6 +159,9 @@ def denoise_pages(
         As `pydenoise.data.read_picture` gives it.
     value_range, strength
         As in `map_pages`.
+    max_bytes : int, optional
+        As in `denoise`. No more of a large page than a band of rows is there at a time as floating
+        point numbers.
 
     Returns
     -------
@@ -150,8 +173,13 @@ def denoise_pages(
     ValueError
         When the channels do not suit the model, and as `map_pages`.
     """
-    run = partial(denoise, model)
-    return map_pages(run, picture, value_range=value_range, strength=strength)
+    return map_pages(
+        partial(denoise, model, max_bytes=max_bytes),
+        picture,
+        value_range=value_range,
+        strength=strength,
+        bands=partial(tiles.bands, model),
+    )
 
 
 def map_pages(
@@ -160,6 +188,7 @@ def map_pages(
     *,
     value_range: tuple[float, float] | None = None,
     strength: float = 1.0,
+    bands: Callable[[tuple[int, int]], Iterable[Cut]] | None = None,
 ) -> Picture:
     """Replace the pages of a picture by what a function of tensors makes of them.
 
@@ -174,6 +203,9 @@ def map_pages(
     strength : float
         How far to go from the noisy picture, 0, to what `run` returns, 1. At 0 nothing is run and
         the samples come back as they were.
+    bands : callable, optional
+        Takes a page's (height, width) and says in which rows it goes through `run`; whole if
+        omitted.
 
     Returns
     -------
@@ -189,18 +221,19 @@ def map_pages(
     """
     check_terms(value_range, strength)
     output = picture.samples.copy()
-    for page in output if strength else ():
-        colours = page[:, :, : picture.colours]
-        valid = valid_pixels(colours)
-        noisy = to_tensor(filled(colours, valid), value_range)
-        clean = run(noisy)
-        if strength < 1:
-            clean = noisy.lerp_(clean, strength)
-        found = to_array(clean, page.dtype, value_range).reshape(colours.shape)
-        if valid is None:
-            colours[:] = found
-        else:
-            colours[valid] = found[valid]
+    for before, page in zip(picture.samples, output, strict=True) if strength else ():
+        noisy, colours = (each[:, :, : picture.colours] for each in (before, page))
+        valid = valid_pixels(noisy)
+        noisy = filled(noisy, valid)
+        for rows in bands(page.shape[:2]) if bands else [Cut.whole(len(page))]:
+            part = to_tensor(noisy[rows.read], value_range)
+            clean = run(part)
+            if strength < 1:
+                clean = part.lerp(clean, strength)
+            clean = clean[:, :, rows.inside]
+            to = colours[rows.kept]
+            found = to_array(clean, page.dtype, value_range).reshape(to.shape)
+            np.copyto(to, found, where=True if valid is None else valid[rows.kept, :, None])
     return picture.with_samples(output)
 
 
@@ -265,39 +298,8 @@ def compare(scenes: Sequence[Scene]) -> dict[str, Any]:
     return measures | {"pictures": sum(len(pictures) for pictures in clean)}
 
 
-def _check(model: Module, input: Tensor) -> None:
-    if not input.is_floating_point():
-        raise TypeError(
-            f"denoise: input must be floating point on the scale 0 to 1, got {input.dtype}"
-        )
-    if input.dim() != 4 or 0 in input.shape[1:]:
-        raise ValueError(f"denoise: input must be (N, C, H, W) and hold pixels, got {_size(input)}")
-    channels = _channels(model)
-    if channels not in (None, input.shape[1]) and {channels, input.shape[1]} != {1, 3}:
-        raise ValueError(
-            f"denoise: the model takes pictures of {channels} channels, got {_size(input)}"
-        )
-
-
 def _mean_ssim(pictures: Sequence[Tensor], cleans: Sequence[Tensor]) -> float | None:
     if any(min(clean.shape[2:]) < metrics.SSIM_WINDOW for clean in cleans):
         return None
     total = sum(len(p) * metrics.ssim(p, clean) for p, clean in zip(pictures, cleans, strict=True))
     return total / sum(len(clean) for clean in cleans)
-
-
-def _size(input: Tensor) -> tuple[int, ...]:
-    return tuple(input.shape)
-
-
-def _channels(model: Module) -> int | None:
-    """Channels of the pictures that the model takes; None when it does not say."""
-    return (model.architecture or {}).get("in_channels")
-
-
-def _reflected(size: int, multiple: int, device: torch.device) -> Tensor:
-    """Indices that continue 0..size-1 by reflection, without repeating the edge, to a multiple."""
-    index = torch.arange(-(-size // multiple) * multiple, device=device)
-    period = max(1, 2 * (size - 1))
-    index = index % period
-    return torch.minimum(index, period - index)

@@ -25,6 +25,7 @@ __all__ = [
     "is_recycling",
     "join",
     "joined",
+    "pooled_bytes",
     "private",
     "recycling",
 ]
@@ -266,6 +267,11 @@ def is_pooled(tensor: Tensor) -> bool:
     """True for the very object that the calling thread's pool has handed out."""
     shelves = _pools.own.shelves.values()
     return any(slot.tensor is tensor for shelf in shelves for slot in shelf.slots)
+
+
+def pooled_bytes() -> int:
+    """Bytes of all that the calling thread's pool has handed out and not let go of."""
+    return sum(shelf.nbytes() for shelf in _pools.own.shelves.values())
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from torch import Tensor
 from pydenoise import ops
 
 from .module import Module
+from .window import Window
 
 _RELU = ops.Finish("relu")
 
@@ -23,6 +24,9 @@ class Rectifier(Module):
     """
 
     keeps_output = False
+
+    def reads(self, window: Window, axis: int) -> Window:
+        return window
 
     def finish(self) -> ops.Finish | None:
         """How a convolution would apply it; None if it cannot."""
@@ -137,3 +141,6 @@ class Sigmoid(Module):
     def backward(self, grad_output: Tensor) -> Tensor:
         (output,) = self._recall(grad_output)
         return ops.sigmoid_backward(grad_output, output)
+
+    def reads(self, window: Window, axis: int) -> Window:
+        return window

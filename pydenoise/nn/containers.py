@@ -13,6 +13,7 @@ from pydenoise import memory, ops
 
 from .fusion import Step, steps_of
 from .module import Module
+from .window import Window
 
 
 def interior(*modules: Module) -> AbstractContextManager[None]:
@@ -96,6 +97,11 @@ class Sequential(Module):
         grad_output = self._back_to_first(grad_output)
         for step in self._plan()[0][:1]:
             step.module.backward_parameters(grad_output)
+
+    def reads(self, window: Window, axis: int) -> Window:
+        for module in reversed(self._children.values()):
+            window = module.reads(window, axis)
+        return window
 
     def _back_to_first(self, grad_output: Tensor) -> Tensor:
         """Gradient of the output of the first step's module."""
@@ -202,6 +208,9 @@ class Skip(Module):
         past = grad_output[:, channels:]
         grad_input = memory.copy(past, memory.format_of(grad_output))
         return grad_input.add_(through.detach())
+
+    def reads(self, window: Window, axis: int) -> Window:
+        return self.branch.reads(window, axis).joined(window)
 
     def _check(self, beside: Tensor, input: Tensor) -> None:
         if input.dim() != 4 or beside.dim() != 4:

@@ -13,6 +13,7 @@ from pydenoise import memory, ops
 from . import init as first_values
 from .module import Module
 from .sizes import Pair, pair, whole
+from .window import Window
 
 
 class Convolution(Module):
@@ -236,6 +237,12 @@ class Conv2d(Convolution):
             memory_format=memory_format,
         )
 
+    def reads(self, window: Window, axis: int) -> Window:
+        tile = ops.result_tile("conv2d", self.weight, self.stride, self.dilation, self.groups)
+        return window.whole(tile).gathered(
+            self.kernel_size[axis], self.stride[axis], self.padding[axis], self.dilation[axis]
+        )
+
     def _geometry(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], int]:
         return self.stride, self.padding, self.dilation, self.groups
 
@@ -354,4 +361,15 @@ class ConvTranspose2d(Convolution):
             needs_grad_input=needs_grad_input,
             finish=finish,
             memory_format=memory_format,
+        )
+
+    def reads(self, window: Window, axis: int) -> Window:
+        geometry = self.stride, self.dilation, self.groups
+        tile = ops.result_tile("conv2d_grad_input", self.weight, *geometry)
+        return window.whole(tile).scattered(
+            self.kernel_size[axis],
+            self.stride[axis],
+            self.padding[axis],
+            self.dilation[axis],
+            self.output_padding[axis],
         )

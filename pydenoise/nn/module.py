@@ -17,6 +17,7 @@ from torch import Tensor
 from pydenoise import memory
 
 from .parameter import FlatParameters, Parameter, copy_into
+from .window import EVERYTHING, Window
 
 OPEN_ENTRIES = 64
 """Forward passes that a layer keeps before it takes the missing backward for a mistake."""
@@ -161,6 +162,10 @@ class Module:
         A class or function of the user's, anywhere in the tree, may keep a pointer to its input.
         """
         return self._is_ours and all(map(Module.stays_inside, self._children.values()))
+
+    def reads(self, window: Window, axis: int) -> Window:
+        """Window of the input's rows (axis 0) or columns (1) that one of the output depends on."""
+        return EVERYTHING
 
     # --- children and parameters --------------------------------------------------------------
 
@@ -349,12 +354,10 @@ class Module:
         missing = [name for name in own if name not in state_dict]
         unexpected = [name for name in state_dict if name not in own]
         faults = []
-        if strict and unexpected:
-            quoted = ", ".join(f'"{name}"' for name in unexpected)
-            faults.append(f"Unexpected key(s) in state_dict: {quoted}.")
-        if strict and missing:
-            quoted = ", ".join(f'"{name}"' for name in missing)
-            faults.append(f"Missing key(s) in state_dict: {quoted}.")
+        for kind, names in (("Unexpected", unexpected), ("Missing", missing)):
+            if strict and names:
+                quoted = ", ".join(f'"{name}"' for name in names)
+                faults.append(f"{kind} key(s) in state_dict: {quoted}.")
         for name in (name for name in own if name in state_dict):
             value, parameter = state_dict[name], own[name]
             if not isinstance(value, Tensor):
@@ -369,9 +372,8 @@ class Module:
             raise RuntimeError(
                 f"Error(s) in loading state_dict for {type(self).__name__}:\n\t{lines}"
             )
-        for name, parameter in own.items():
-            if name in state_dict:
-                parameter.data = state_dict[name]
+        for name in own.keys() - set(missing):
+            own[name].data = state_dict[name]
         return LoadedKeys(missing, unexpected)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pydenoise import ops
 
 from .module import Module
 from .sizes import Pair, pair
+from .window import Window
 
 
 class _Pool(Module):
@@ -24,6 +25,9 @@ class _Pool(Module):
                 f"{layer}: padding must be at most half the kernel, "
                 f"got padding {self.padding}, kernel_size {self.kernel_size}"
             )
+
+    def reads(self, window: Window, axis: int) -> Window:
+        return window.gathered(self.kernel_size[axis], self.stride[axis], self.padding[axis])
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
@@ -128,6 +132,10 @@ class Upsample(Module):
     def backward(self, grad_output: Tensor) -> Tensor:
         self._recall(grad_output)
         return ops.upsample_nearest2d_backward(grad_output, self.scale_factor)
+
+    def reads(self, window: Window, axis: int) -> Window:
+        factor = self.scale_factor[axis]
+        return window.scattered(factor, factor, 0)
 
     def extra_repr(self) -> str:
         return f"scale_factor={self.scale_factor}"

@@ -26,6 +26,7 @@ from ._conv import (
     conv2d_grad_input,
     conv2d_grad_weight,
     conv_transpose2d,
+    result_tile,
 )
 from ._cuda import RULE_NUMBERS, Deferred, rule_row
 from ._finish import Finish
@@ -85,6 +86,7 @@ __all__ = [
     "new_tape",
     "relu",
     "relu_backward",
+    "result_tile",
     "rule_row",
     "is_compiled",
     "running",

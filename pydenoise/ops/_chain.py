@@ -33,6 +33,7 @@ class Chain:
     """conv2d and its gradients out of one backend's im2col, matmul and col2im."""
 
     FINISHES = False
+    TILE = 1
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend

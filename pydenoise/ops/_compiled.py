@@ -51,6 +51,7 @@ class Compiled(Pointwise):
     """
 
     FINISHES = True
+    TILE = 1
 
     avg_pool2d = staticmethod(_reference.avg_pool2d)
     avg_pool2d_backward = staticmethod(_reference.avg_pool2d_backward)
@@ -230,6 +231,7 @@ class _Winograd:
     FINISHES = True
 
     def __init__(self, backend: Compiled, tile: int) -> None:
+        self.TILE = tile
         self.conv2d = partial(backend.conv2d, winograd=tile)
         self.conv2d_grad_input = partial(backend.conv2d_grad_input, winograd=tile)
         self.conv2d_grad_weight = backend.conv2d_grad_weight

@@ -77,6 +77,7 @@ Pixels: TypeAlias = tuple[EllipsisType, slice, slice]
 
 
 FINISHES = False
+TILE = 1
 
 
 def by_winograd(algorithm: str, product: str, shape: ConvShape) -> Any:
