@@ -188,11 +188,14 @@ def plan(model: Module, size: Sequence[int], like: Tensor, max_bytes: int | None
     taken = channels(model) or size[1]
     if taken != size[1] and {taken, size[1]} != {1, 3}:
         raise ValueError(f"denoise: the model takes pictures of {taken} channels, got {size}")
+    pixels = _up(size[2], model.size_multiple) * _up(size[3], model.size_multiple)
+    at_once = max(1, _PIXELS_AT_ONCE // pixels)
+    whole = Tiling([Cut.whole(size[2])], [Cut.whole(size[3])], pixels, at_once)
+    if max_bytes is None and pixels <= _PIXELS_UNCOUNTED:
+        return whole
     rows, columns = Side.of(model, size[2], 0), Side.of(model, size[3], 1)
-    whole = tiling(rows, columns, rows.padded * columns.padded)
-    pays = whole.pixels > _PIXELS_UNCOUNTED and (rows.can_be_cut or columns.can_be_cut)
-    if max_bytes is None and not pays:
-        return whole._replace(pictures=max(1, _PIXELS_AT_ONCE // whole.pixels))
+    if max_bytes is None and not (rows.can_be_cut or columns.can_be_cut):
+        return whole
     if not model.stays_inside():
         raise ValueError(
             f"denoise: max_bytes={max_bytes} cannot be kept, for the model holds a module that is "

@@ -109,9 +109,13 @@ def assert_tiled(model: nn.Module, picture: Tensor, share: float = 1) -> None:
 
 @each_model
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("batch", [1, 2])
-def test_tiles_are_the_whole(make: Make, size: tuple[int, int], batch: int) -> None:
-    assert_tiled(make(), picture_of(batch, 3, *size))
+def test_tiles_are_the_whole(make: Make, size: tuple[int, int]) -> None:
+    assert_tiled(make(), picture_of(1, 3, *size))
+
+
+@each_model
+def test_of_several_pictures(make: Make) -> None:
+    assert_tiled(make(), picture_of(2, 3, 63, 58))
 
 
 @each_model
