@@ -42,7 +42,7 @@ def denoise(model: Module, input: Tensor, *, max_bytes: int | None = None) -> Te
     input : Tensor
         Floating point, (N, C, H, W), scaled so that 0 is black and 1 is white.
     max_bytes : int, optional
-        What the layers' results may take at a time, beside `input` and output; 1 GiB if omitted.
+        What the layers' results may take at a time, beside `input` and output; 2 GiB if omitted.
 
     Returns
     -------

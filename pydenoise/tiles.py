@@ -18,7 +18,7 @@ from pydenoise import memory
 from pydenoise.nn import Module, no_backward
 from pydenoise.nn.window import FAR, Window
 
-_MAX_BYTES = 1 << 30
+_MAX_BYTES = 2 << 30
 _BYTES_IN_CACHE = 24 << 20
 """Of a tile's work that stays in the last cache of a usual machine."""
 _WORK_OUTSIDE = 1.3
