@@ -19,12 +19,12 @@ from pydenoise.nn import Module, no_backward
 from pydenoise.nn.window import FAR, Window
 
 _MAX_BYTES = 2 << 30
-_BYTES_IN_CACHE = 24 << 20
+_BYTES_IN_CACHE = 48 << 20
 """Of a tile's work that stays in the last cache of a usual machine."""
 _WORK_OUTSIDE = 1.3
 """What a pixel costs beyond that, in pixels."""
-_PIXELS_UNCOUNTED = 1 << 16
-"""Of a picture so small that nothing is gained by cutting it."""
+_PIXELS_UNCOUNTED = 1 << 20
+"""Of a picture so small that it goes through whole where nothing bounds its memory."""
 _PIXELS_AT_ONCE = 1 << 18
 """Of several pictures that go through together, where memory is not counted."""
 _PROBE = 32

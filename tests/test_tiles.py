@@ -148,6 +148,7 @@ def test_large_pictures_are_cut_by_themselves(
     make: Make, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Into tiles that stay in the cache, here a small one."""
+    monkeypatch.setattr(tiles, "_PIXELS_UNCOUNTED", 1)
     monkeypatch.setattr(tiles, "_BYTES_IN_CACHE", 1 << 23)
     monkeypatch.setattr(tiles, "_WORK_OUTSIDE", 2)
     model, picture = make(), picture_of(1, 3, *size)
