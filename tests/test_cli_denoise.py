@@ -48,15 +48,19 @@ def test_options_of_zero_shot_go_through(
     }
 
 
+@pytest.mark.parametrize(
+    ("size", "expected"), [("2G", 2**31), ("1.5m", 3 * 2**19), ("300KiB", 300 * 2**10), ("7", 7)]
+)
 def test_options_of_a_model_go_through(
-    run: Any, folder: Path, weights: Path, calls: list[dict[str, Any]]
+    run: Any, folder: Path, weights: Path, calls: list[dict[str, Any]], size: str, expected: int
 ) -> None:
-    words = ("-m", weights, "--threads", "1", "--device", "cpu")
+    words = ("-m", weights, "--max-mem", size, "--threads", "1", "--device", "cpu")
     before = torch.get_num_threads()
     result = run("denoise", folder / "0.png", *words, "--json", "--method", "model").json()
     assert (result["method"], result["reason"]) == ("model", "as asked for")
     del calls[0]["picture"]
-    assert calls[0] == {"threads": 1, "value_range": None, "strength": 1.0}
+    options = {"max_bytes": expected, "threads": 1, "value_range": None, "strength": 1.0}
+    assert calls[0] == options
     assert torch.get_num_threads() == before
     result = run("denoise", folder / "1.png", "-m", weights, "--json").json()
     assert (result["method"], result["reason"]) == ("model", f"since one is given: {weights}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,14 @@ class Device(StrEnum):
     AUTO = "auto"
     CPU = "cpu"
     CUDA = "cuda"
+
+
+def _bytes(text: str) -> int:
+    """`2G`, `500M` or a plain number as bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None or not float(match[1]):
+        raise typer.BadParameter(f"{text!r}; expected a size such as 2G or 500M")
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
 
 
 def denoise(
@@ -120,6 +129,12 @@ def denoise(
             min=1, help="Pixels of the largest picture to open; a small file can hold a huge one."
         ),
     ] = None,
+    max_mem: Annotated[
+        int | None,
+        typer.Option(
+            parser=_bytes, metavar="SIZE", help="Memory for a model to work in, such as 2G."
+        ),
+    ] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.AUTO,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads to compute with; torch's own number.")
@@ -131,7 +146,7 @@ def denoise(
         suffix = RESULT if out is None else ""
     target = Target(out, suffix, overwrite, skip_existing)
     _check_usage(target, value_range, device)
-    wishes = Wishes(method, model, recipe, per_page, seed, value_range, strength)
+    wishes = Wishes(method, model, recipe, per_page, seed, value_range, strength, max_mem)
     way = chosen(wishes)
     failures = Failures(keep_going)
     batch = plan(inputs, target, recursive=recursive, failures=failures)

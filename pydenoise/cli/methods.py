@@ -52,6 +52,7 @@ class Wishes:
     seed: int | None
     value_range: tuple[float, float] | None
     strength: float
+    max_bytes: int | None
 
 
 def chosen(wishes: Wishes) -> Method:
@@ -87,14 +88,21 @@ def _by_model(wishes: Wishes) -> Denoise:
 
     def denoise(picture: Picture, progress: Watcher) -> Picture:
         return denoise_pages(
-            trained, picture, value_range=wishes.value_range, strength=wishes.strength
+            trained,
+            picture,
+            value_range=wishes.value_range,
+            strength=wishes.strength,
+            max_bytes=wishes.max_bytes,
         )
 
     return denoise
 
 
 def _by_zero_shot(wishes: Wishes) -> Denoise:
-    _refuse({"model": wishes.model}, "zero-shot learns from the picture itself")
+    _refuse(
+        {"model": wishes.model, "max-mem": wishes.max_bytes},
+        "zero-shot learns from the picture itself",
+    )
 
     from pydenoise.zero_shot import denoise_pages
 
