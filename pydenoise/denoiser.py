@@ -31,6 +31,7 @@ def denoise(
     axes: str | None = None,
     value_range: tuple[float, float] | None = None,
     strength: float = 1.0,
+    max_bytes: int | None = None,
     **zero_shot_terms: Any,
 ) -> Anything:
     """Take the noise out of a picture or a stack.
@@ -53,6 +54,8 @@ def denoise(
         or 0 and 1 for floating point; for zero-shot the percentiles of the picture.
     strength : float
         From 0, the noisy picture, to 1.
+    max_bytes : int, optional
+        What a model's layers may hold at a time, see `pydenoise.inference.denoise`.
     **zero_shot_terms
         `recipe`, `per_page`, `seed` and `progress` of `pydenoise.zero_shot.denoise_pages`.
 
@@ -82,7 +85,7 @@ def denoise(
         return back(zero_shot.denoise_pages(pages, **terms, **zero_shot_terms))
     if zero_shot_terms:
         raise TypeError(f"denoise: {', '.join(zero_shot_terms)} is for zero-shot, without a model")
-    return back(inference.denoise_pages(_network(model), pages, **terms))
+    return back(inference.denoise_pages(_network(model), pages, max_bytes=max_bytes, **terms))
 
 
 class Denoiser:
@@ -142,7 +145,7 @@ class Denoiser:
         return self
 
     def denoise(self, picture: Anything, **terms: Any) -> Anything:
-        """`pydenoise.denoise` with this network; `axes`, `value_range` and `strength` as there."""
+        """`pydenoise.denoise` with this network; its other terms as there."""
         return denoise(picture, self.model, **terms)
 
 

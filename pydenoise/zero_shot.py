@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from pydenoise.data.gaps import filled, valid_pixels
 from pydenoise.inference import check_terms, denoise, map_pages
 from pydenoise.objectives import ZeroShot
 from pydenoise.steps import TrainingDiverged
+from pydenoise.tiles import bands
 
 Progress = Callable[[Mapping[str, Any]], None]
 
@@ -113,7 +115,8 @@ def denoise_pages(
         told = progress and _timed(progress, index, len(parts))
         network = fit(pages, value_range, recipe, seed=seed, progress=told)
         run = _turned(network, recipe.turns)
-        denoised = map_pages(run, pages, value_range=value_range, strength=strength)
+        cuts = partial(bands, network)
+        denoised = map_pages(run, pages, value_range=value_range, strength=strength, bands=cuts)
         output[part] = denoised.samples
     return picture.with_samples(output)
 

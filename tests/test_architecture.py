@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "training": NETWORK | LEAVES | {"distributed", "inference", "steps", "device_steps"},
     "tiles": {"memory", "nn"},
     "inference": NETWORK | LEAVES | {"tiles"},
-    "zero_shot": NETWORK | LEAVES | {"steps", "inference"},
+    "zero_shot": NETWORK | LEAVES | {"steps", "inference", "tiles"},
     "denoiser": NETWORK | LEAVES | {"training", "inference", "zero_shot"},
     "ee559": PUBLIC,
     "benchmark": PUBLIC,

@@ -49,6 +49,13 @@ def test_what_a_model_makes_of_an_array(model: nn.Module) -> None:
     np.testing.assert_array_equal(denoise(array, model), denoise_picture(model, array))
 
 
+def test_memory_may_be_bounded(model: nn.Module) -> None:
+    array = numbers((100, 90, 3), np.uint8)
+    np.testing.assert_array_equal(denoise(array, model, max_bytes=10**6), denoise(array, model))
+    with pytest.raises(ValueError, match="max_bytes=10 does not hold"):
+        denoise(array, model, max_bytes=10)
+
+
 def test_axes_of_an_array(model: nn.Module) -> None:
     array = numbers((2, 3, 8, 9), np.uint16)
     denoised = denoise(array, model, axes="TZYX")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pydenoise import models, nn, optim, zero_shot
+from pydenoise import models, nn, optim, tiles, zero_shot
 from pydenoise.data import Picture
 from pydenoise.objectives import ZeroShot, pair_downsample
 from pydenoise.objectives.zero_shot import pair_downsample_backward
@@ -266,6 +266,17 @@ def test_strength() -> None:
     np.testing.assert_allclose(half, (picture.array + full) / 2, atol=1e-6)
     with pytest.raises(ValueError, match="strength must be from 0 to 1, got 2"):
         zero_shot.denoise_pages(picture, recipe=SHORT, strength=2)
+
+
+@pytest.mark.parametrize("size", [(70, 33), (64, 40, 3)])
+def test_a_large_page_goes_band_by_band(
+    size: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = Picture.of(noisy(size))
+    whole = zero_shot.denoise_pages(picture, recipe=SHORT._replace(turns=8)).array
+    monkeypatch.setattr(tiles, "_BAND_PIXELS", 20 * size[1])
+    banded = zero_shot.denoise_pages(picture, recipe=SHORT._replace(turns=8)).array
+    np.testing.assert_allclose(banded, whole, rtol=0, atol=1e-6)
 
 
 def test_what_is_refused() -> None:

@@ -207,7 +207,8 @@ def to_tensor(array: npt.NDArray[Any], value_range: tuple[float, float] | None =
         low, high = value_range or _range(array.dtype)
         wide = _exact(array.dtype)
         scaled = ((layers.astype(wide) - wide(low)) / wide(high - low)).astype(np.float32)
-    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)[None]))
+    planes = np.ascontiguousarray(scaled.transpose(2, 0, 1)[None])
+    return torch.from_numpy(planes.copy() if np.may_share_memory(planes, array) else planes)
 
 
 def to_array(
