@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pydenoise.data import generator
 from pydenoise.nn import Module
-from pydenoise.objectives import Noise2Noise
+from pydenoise.objectives import Objective
 from pydenoise.optim import Optimizer
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Steps:
         self,
         model: Module,
         pairs: PairSource,
-        objective: Noise2Noise,
+        objective: Objective,
         optimizer: Optimizer,
         batch_size: int,
         seed: int,

@@ -22,7 +22,7 @@ from torch import Tensor
 from pydenoise import playback
 from pydenoise.inference import evaluate
 from pydenoise.nn import Module
-from pydenoise.objectives import Noise2Noise
+from pydenoise.objectives import Noise2Noise, Objective
 from pydenoise.optim import Optimizer, Schedule, constant
 from pydenoise.steps import Average, Steps, TrainingDiverged
 
@@ -71,7 +71,7 @@ def train(
     batch_size: int = 16,
     optimizer: Optimizer,
     schedule: Schedule | None = None,
-    objective: Noise2Noise | None = None,
+    objective: Objective | None = None,
     validation: tuple[Tensor, Tensor] | None = None,
     average: float = 0.0,
     seed: int = 0,
@@ -96,7 +96,7 @@ def train(
     schedule : Schedule, optional
         Factor on the base rate as a function of progress in [0, 1): `pydenoise.optim.cosine()`.
         Constant if omitted.
-    objective : Noise2Noise, optional
+    objective : Objective, optional
         What one step minimises; the mean squared error to the other noisy picture if omitted.
     validation : (noisy, clean), optional
         Float tensors (N, C, H, W) in [0, 1], measured after every epoch.
@@ -156,6 +156,7 @@ def train(
     steps = _steps(model, pairs, objective, optimizer, batch_size, seed, averaged)
     try:
         for epoch in range(epochs):
+            objective.begin(epoch, plan.progress(step))
             with closing(steps.epoch(epoch, step, plan.steps - step, rate)) as taken:
                 for lr, loss, pictures in taken:
                     step += 1
@@ -180,7 +181,7 @@ def train(
     return diary.result()
 
 
-def _steps(model: Module, pairs: PairSource, objective: Noise2Noise, *rest: Any) -> Steps:
+def _steps(model: Module, pairs: PairSource, objective: Objective, *rest: Any) -> Steps:
     """Whole steps as CUDA graphs where model, objective and pairs allow it; else one by one."""
     device = next(model.parameters()).data.device
     given = model, pairs, objective, *rest

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "models": KERNELS | {"nn"},
     "optim": KERNELS | {"nn"},
     "playback": KERNELS | {"nn"},
-    "objectives": KERNELS | {"nn", "models", "optim", "playback"},
+    "objectives": KERNELS | {"nn", "models", "optim", "playback", "data"},  # data's random streams
     "atomic": set(),
     "data": {"atomic"},
     "metrics": set(),

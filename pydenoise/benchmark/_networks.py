@@ -130,10 +130,10 @@ def _network(task: Task, dtype: torch.dtype) -> nn.Sequential:
 class _ByLayers(objectives.Noise2Noise):
     """The same step as whoever works with the layers writes it, none of it from tape."""
 
-    def step(self, model: nn.Module, source: Tensor, target: Tensor) -> float:
+    def step(self, model: nn.Module, source: Tensor, target: Tensor, share: float = 1.0) -> float:
         loss: float = self.loss.forward(model.forward(source), target)
-        model.backward_parameters(self.loss.backward())
-        return loss
+        model.backward_parameters(self.loss.backward(share))
+        return share * loss
 
 
 def _training(

@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[Any]
-Purpose: TypeAlias = Literal["order", "crop", "noise", "augment", "init", "validation", "picture"]
+Purpose: TypeAlias = Literal[
+    "order", "crop", "noise", "augment", "init", "validation", "picture", "neighbors"
+]
 
 PURPOSES: tuple[str, ...] = get_args(Purpose)
 _WORD = 2**64
@@ -28,7 +30,7 @@ def generator(seed: int, epoch: int, index: int, purpose: Purpose) -> np.random.
     ----------
     seed, epoch, index : int
         Each in 0 .. 2**64 - 1. `index` is the sample; 0 for what is drawn once per epoch.
-    purpose : {"order", "crop", "noise", "augment", "init", "validation", "picture"}
+    purpose : {"order", "crop", "noise", "augment", "init", "validation", "picture", "neighbors"}
         Streams of different purposes never meet.
 
     Returns

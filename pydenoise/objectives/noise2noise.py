@@ -6,10 +6,11 @@ from torch import Tensor
 
 from pydenoise import nn
 from pydenoise.nn.containers import interior
+from pydenoise.objectives.objective import Objective
 from pydenoise.playback import play
 
 
-class Noise2Noise:
+class Noise2Noise(Objective):
     """Distance of the network's output to another noisy picture of the same scene.
 
     ::
@@ -30,7 +31,7 @@ class Noise2Noise:
     def __init__(self, loss: nn.Loss | None = None) -> None:
         self.loss = nn.MSELoss() if loss is None else loss
 
-    def step(self, model: nn.Module, source: Tensor, target: Tensor) -> float:
+    def step(self, model: nn.Module, source: Tensor, target: Tensor, share: float = 1.0) -> float:
         """Add the gradient of one batch to the parameters' gradients.
 
         Parameters
@@ -39,6 +40,8 @@ class Noise2Noise:
             In training mode.
         source, target : Tensor (N, C, H, W), float32 or float64
             Two noisy pictures of each scene.
+        share : float
+            A number by which loss and gradient are multiplied.
 
         Returns
         -------
@@ -66,8 +69,11 @@ class Noise2Noise:
             parts = _parts(source)
             if parts > 1 and source.shape == target.shape and self._cuts(model):
                 pairs = zip(source.tensor_split(parts), target.tensor_split(parts), strict=True)
-                return sum(self._add_gradients(model, *pair, len(source)) for pair in pairs)
-            return self._add_gradients(model, source, target)
+                return sum(
+                    self._add_gradients(model, *pair, share * len(pair[0]) / len(source))
+                    for pair in pairs
+                )
+            return self._add_gradients(model, source, target, share)
         except BaseException:
             model.forget()
             self.loss.forget()
@@ -77,10 +83,9 @@ class Noise2Noise:
         return model.stays_inside() and self.loss.stays_inside()
 
     def _add_gradients(
-        self, model: nn.Module, source: Tensor, target: Tensor, batch: int | None = None
+        self, model: nn.Module, source: Tensor, target: Tensor, share: float
     ) -> float:
         """Forward and backward of pictures that are all of the batch, or some."""
-        share = 1.0 if batch is None else len(source) / batch
 
         def run(source: Tensor, target: Tensor) -> float:
             with interior(model, self.loss):
