@@ -10,11 +10,10 @@ import pytest
 import torch
 from pictures import one_line, random_picture, smooth_picture
 
-from pydenoise.data import ImageError
+from pydenoise.data import ImageError, read_folder
 from pydenoise.data.images import (
     list_pictures,
     read,
-    read_folder,
     to_array,
     to_tensor,
     write,

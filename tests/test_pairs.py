@@ -16,16 +16,16 @@ from pictures import random_picture, smooth_picture
 
 from pydenoise.data import (
     Augmented,
-    FolderPairs,
-    ImageError,
     NoisyCrops,
     PairsError,
     PairSource,
+    ScenePairs,
+    SingleCrops,
     TensorPairs,
     load_course_file,
     parse,
-    write,
 )
+from pydenoise.data.captures import Scene
 
 LENGTH = 60
 
@@ -43,13 +43,15 @@ def tensors(count: int = LENGTH, size: int = 16) -> tuple[torch.Tensor, torch.Te
     )  # type: ignore[return-value]
 
 
-def folders(tmp_path: Path, count: int = 3) -> tuple[Path, Path]:
-    for number in range(count):
-        for folder in ("a", "b"):
-            (tmp_path / folder).mkdir(exist_ok=True)
-            suffix = ".png" if folder == "a" else ".bmp"
-            write(tmp_path / folder / f"scene{number}{suffix}", random_picture(3, 40, 50 + number))
-    return tmp_path / "a", tmp_path / "b"
+def captures() -> list[Scene]:
+    """Two scenes, of two captures and of three."""
+    scenes = []
+    for number, clean in enumerate(pictures(2)):
+        rng = np.random.default_rng(number)
+        noise = rng.integers(-9, 10, (2 + number, *clean.shape))
+        noisy = [np.clip(clean + draw, 0, 255).astype(np.uint8) for draw in noise]
+        scenes.append(Scene(noisy, [f"{number}-{n}" for n in range(len(noisy))]))
+    return scenes
 
 
 SOURCES: dict[str, Callable[[Path], PairSource]] = {
@@ -57,7 +59,8 @@ SOURCES: dict[str, Callable[[Path], PairSource]] = {
     "gauss": lambda _: NoisyCrops(pictures(), parse("gauss:0-50"), 16, LENGTH),
     "poisson": lambda _: NoisyCrops(pictures(), parse("poisson:30"), 16, LENGTH),
     "point": lambda _: NoisyCrops(pictures(), parse("point:4"), 16, LENGTH),
-    "folders": lambda path: FolderPairs(*folders(path), crop=16, length=LENGTH),
+    "single": lambda _: SingleCrops(pictures(), 16, LENGTH),
+    "captures": lambda _: ScenePairs(captures(), 16, LENGTH),
     "augmented": lambda _: Augmented(TensorPairs(*tensors())),
     "augmented noise": lambda _: Augmented(NoisyCrops(pictures(), parse("gauss:9"), 16, LENGTH)),
 }
@@ -295,7 +298,7 @@ def test_the_length_is_what_fits_if_not_told() -> None:
         (pictures(2), "gauss:5", {"crop": 0}, "crop is 0; expected at least 1"),
         (pictures(2), "gauss:5", {"length": 0}, "length is 0; expected at least 1"),
         ([*pictures(1), random_picture(1, 80, 80)], "gauss:5", {}, "picture 1 has 1 channels"),
-        ([pictures(1)[0] / 255], "gauss:5", {}, "dtype float64; expected uint8"),
+        ([pictures(1)[0] / 255], "gauss:5", {}, "dtype float64; expected uint8 or float32"),
     ],
 )
 def test_pictures_that_give_no_crops_are_refused(
@@ -303,40 +306,6 @@ def test_pictures_that_give_no_crops_are_refused(
 ) -> None:
     with pytest.raises(PairsError, match=expected):
         NoisyCrops(given, parse(noise), **options)
-
-
-# --- FolderPairs --------------------------------------------------------------------------------
-
-
-def test_folder_pairs_cut_both_captures_at_one_place(tmp_path: Path) -> None:
-    pairs = FolderPairs(*folders(tmp_path), crop=16)
-    assert len(pairs) == 3 * 2 * 3
-    source, target = pairs.batch(np.arange(len(pairs)), 0)
-    assert torch.equal(source, target)
-    assert pairs.skipped == []
-
-
-def test_folders_that_do_not_match_are_refused(tmp_path: Path) -> None:
-    a, b = folders(tmp_path)
-    write(a / "lonely.png", random_picture(3, 40, 40))
-    with pytest.raises(PairsError, match=r"b: no picture is named 'lonely', as in the other"):
-        FolderPairs(a, b)
-    write(b / "lonely.png", random_picture(3, 40, 41))
-    with pytest.raises(PairsError, match=r"a and .*b: 'lonely' is 40x40x3 in one and 40x41x3 in"):
-        FolderPairs(a, b)
-    write(b / "lonely.png", random_picture(3, 40, 40), overwrite=True)
-    with pytest.raises(ImageError, match=r"lonely.png: is 40x40 pixels; expected at least 41x41"):
-        FolderPairs(a, b, crop=41)
-    write(a / "lonely.tif", random_picture(3, 40, 40))
-    with pytest.raises(PairsError, match="two pictures are named 'lonely'"):
-        FolderPairs(a, b)
-
-
-def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    a, _ = folders(tmp_path)
-    (tmp_path / "c").mkdir()
-    with pytest.raises(ImageError, match="c: is empty; expected pictures"):
-        FolderPairs(a, tmp_path / "c")
 
 
 # --- Augmented ----------------------------------------------------------------------------------

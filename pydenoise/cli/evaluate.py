@@ -87,17 +87,18 @@ def _noisy_and_clean(
 
 
 def _with_noise(folder: Path, noise: str, seed: int) -> list[NoisyAndClean]:
-    from pydenoise.data import noisy_pictures, parse, read_folder
+    from pydenoise.data import noisy_pictures, on_scale, parse, read_folder, value_range
 
     model = parse(noise)
     pictures, _, skipped = read_folder(folder, model.source_size(1))
     note_skipped(skipped)
-    return noisy_pictures(pictures, model, seed)
+    return noisy_pictures(on_scale(pictures, value_range(pictures)), model, seed)
 
 
 def _from_two_folders(noisy: Path, clean: Path) -> list[NoisyAndClean]:
     from pydenoise.data import matching_pictures, to_tensor
 
-    pictures, targets, skipped = matching_pictures(noisy, clean)
-    note_skipped(skipped)
-    return [(to_tensor(p), to_tensor(t)) for p, t in zip(pictures, targets, strict=True)]
+    matched = matching_pictures(noisy, clean)
+    note_skipped(matched.skipped)
+    pairs = zip(matched.first, matched.second, strict=True)
+    return [(to_tensor(p), to_tensor(t)) for p, t in pairs]

@@ -2,36 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import typer
 
-from pydenoise.cli.console import NOISE_FORMS, say
+from pydenoise.cli.console import NOISE_FORMS, say, saying_warnings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pydenoise.data import PairSource
+    from pydenoise.data import NoiseModel, PairSource
+    from pydenoise.data.noise import Array
     from pydenoise.nn import Module
 
 VALIDATION_CROPS = 512
 
 
+class Cut(NamedTuple):
+    """How pairs are cut from pictures: pixels on a side, pairs in an epoch, and the seed."""
+
+    crop: int
+    length: int | None
+    seed: int
+
+
 class Material(NamedTuple):
-    """Pairs to learn from, and noisy and clean pictures to measure on, if there are any."""
+    """Pairs to learn from, noisy and clean pictures to measure on, if there are any, and the
+    numbers of the files that become 0 and 1."""
 
     pairs: PairSource
     validation: tuple[Tensor, Tensor] | None
+    value_range: tuple[float, float] = (0.0, 1.0)
 
 
-def captures(a: Path, b: Path, *, crop: int, count: int | None, seed: int) -> Material:
-    """Two captures of every scene: no clean picture exists, so nothing is measured."""
-    from pydenoise.data import FolderPairs
+def captures(
+    pairs: tuple[Path, Path] | None,
+    burst: Path | None,
+    stacks: Sequence[Path],
+    bounds: tuple[float, float] | None,
+    cut: Cut,
+) -> Material:
+    """Several captures of every scene: no clean picture exists, so nothing is measured."""
+    from pydenoise import data
 
-    pairs = FolderPairs(a, b, crop, count, seed)
-    note_skipped(pairs.skipped)
-    return Material(pairs, None)
+    if pairs is not None:
+        scenes, skipped = data.two_folders(*pairs, cut.crop)
+    elif burst is not None:
+        scenes, skipped = data.bursts(burst, cut.crop)
+    else:
+        scenes, skipped = data.stacks(stacks)
+    note_skipped(skipped)
+    bounds = bounds or data.value_range(c for scene in scenes for c in scene.captures)
+    with saying_warnings():
+        source = data.ScenePairs(scenes, *cut, bounds)
+    drifting = source.drifting
+    if drifting:
+        say(f"brightness drifts: {drifting} of {source.captures} captures matched to the others")
+    return Material(source, None, bounds)
 
 
 def course(path: Path, validation: Path | None) -> Material:
@@ -58,18 +87,62 @@ def photographs(
     folder: Path,
     noise: str | None,
     hold_out: int | None,
-    *,
-    crop: int,
-    count: int | None,
-    seed: int,
+    bounds: tuple[float, float] | None,
+    cut: Cut,
 ) -> Material:
     """Pictures with two draws of noise on every crop; some kept whole to measure on."""
-    from pydenoise.data import NoisyCrops, generator, parse, read_folder, validation_crops
+    from pydenoise.data import NoisyCrops
 
     if noise is None:
         raise typer.BadParameter(f"a folder of pictures needs --noise: {NOISE_FORMS}")
-    model = parse(noise)
-    pictures, _, skipped = read_folder(folder, model.source_size(crop))
+    clean = _clean(folder, noise, hold_out, bounds, cut)
+    pairs = NoisyCrops(clean.pictures, clean.noise, *cut)
+    return Material(pairs, clean.validation, clean.value_range)
+
+
+def singles(
+    folder: Path,
+    noise: str | None,
+    hold_out: int | None,
+    bounds: tuple[float, float] | None,
+    cut: Cut,
+) -> Material:
+    """Noisy pictures, one of each scene; or clean ones, each with one draw of noise for good."""
+    from pydenoise import data
+
+    if noise is not None:
+        clean = _clean(folder, noise, hold_out, bounds, cut)
+        drawn = data.noisy_pictures(clean.pictures, clean.noise, cut.seed)
+        noisy = [picture[0].permute(1, 2, 0).numpy() for picture, _ in drawn]
+        pairs = data.SingleCrops(noisy, *cut)
+        return Material(pairs, clean.validation, clean.value_range)
+    pictures, _, skipped = data.read_folder(folder, cut.crop)
+    note_skipped(skipped)
+    bounds = bounds or data.value_range(pictures)
+    source = data.SingleCrops(data.on_scale(pictures, bounds), *cut)
+    return Material(source, None, bounds)
+
+
+class _Clean(NamedTuple):
+    """Clean pictures to put noise on, without those held out, and what belongs to them."""
+
+    pictures: list[Array]
+    noise: NoiseModel
+    validation: tuple[Tensor, Tensor] | None
+    value_range: tuple[float, float]
+
+
+def _clean(
+    folder: Path,
+    noise: str,
+    hold_out: int | None,
+    bounds: tuple[float, float] | None,
+    cut: Cut,
+) -> _Clean:
+    from pydenoise import data
+
+    model = data.parse(noise)
+    pictures, _, skipped = data.read_folder(folder, model.source_size(cut.crop))
     note_skipped(skipped)
     kept = len(pictures) // 10 if hold_out is None else hold_out
     if kept >= len(pictures):
@@ -77,12 +150,14 @@ def photographs(
             f"{folder}: {len(pictures)} pictures, {kept} of them to hold out; "
             "leave at least one to learn from"
         )
-    order = generator(seed, 0, 0, "validation").permutation(len(pictures))
-    held_out = [pictures[index] for index in order[:kept]]
-    pairs = NoisyCrops([pictures[index] for index in order[kept:]], model, crop, count, seed)
-    if not held_out:
-        return Material(pairs, None)
-    return Material(pairs, validation_crops(held_out, model, VALIDATION_CROPS, crop, seed))
+    bounds = bounds or data.value_range(pictures)
+    pictures = data.on_scale(pictures, bounds)
+    order = data.generator(cut.seed, 0, 0, "validation").permutation(len(pictures))
+    held_out, rest = ([pictures[index] for index in part] for part in (order[:kept], order[kept:]))
+    measured_on = None
+    if held_out:
+        measured_on = data.validation_crops(held_out, model, VALIDATION_CROPS, cut.crop, cut.seed)
+    return _Clean(rest, model, measured_on, bounds)
 
 
 def network(weights: Path) -> Module:

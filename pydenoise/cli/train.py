@@ -23,6 +23,7 @@ from pydenoise.cli.progress import watching
 
 if TYPE_CHECKING:
     from pydenoise.nn import Module
+    from pydenoise.objectives import Objective
     from pydenoise.optim import Optimizer, Schedule
 
 WEIGHTS, LOG, CURVE = "model.safetensors", "log.jsonl", "curve.png"
@@ -34,6 +35,13 @@ class OptimizerName(StrEnum):
     SGD = "sgd"
     ADAM = "adam"
     ADAMW = "adamw"
+
+
+class ObjectiveName(StrEnum):
+    """Objectives by name."""
+
+    NOISE2NOISE = "noise2noise"
+    NEIGHBOR2NEIGHBOR = "neighbor2neighbor"
 
 
 class ScheduleName(StrEnum):
@@ -53,12 +61,35 @@ def train(
     data: Annotated[
         Path | None,
         typer.Argument(
-            metavar="DATA", help="A folder of pictures to put noise on, or the course's .pkl file."
+            metavar="DATA",
+            help="A folder of pictures to put noise on, or of noisy ones for neighbor2neighbor, "
+            "or the course's .pkl file.",
         ),
     ] = None,
     pairs: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="A B", help="Two folders of noisy captures with matching names."),
+    ] = None,
+    burst: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A folder for each scene, with its noisy captures."),
+    ] = None,
+    stack: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="A TIFF or .npy, pages of a still scene; repeatable."),
+    ] = None,
+    objective: Annotated[
+        ObjectiveName,
+        typer.Option(help="What is learned from: noisy pairs, or single noisy pictures."),
+    ] = ObjectiveName.NOISE2NOISE,
+    value_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            "--range",
+            metavar="LO HI",
+            help="Numbers of the files that become 0 and 1; the range of their dtype if omitted, "
+            "or the 0.1 and 99.9 percentiles where they fill only part of it or have none.",
+        ),
     ] = None,
     noise: Annotated[
         str | None, typer.Option(help=f"Noise to put on a folder's pictures: {NOISE_FORMS}.")
@@ -98,11 +129,17 @@ def train(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Train a network on pairs of noisy pictures and write its weights, log and curve to RUN."""
-    if (data is None) == (pairs is None):
-        raise typer.BadParameter("give either DATA or --pairs A B")
-    if noise is not None and (data is None or data.suffix == ".pkl"):
+    """Train a network on noisy pictures and write its weights, log and curve to RUN."""
+    if [data, pairs, burst, stack or None].count(None) != 3:
+        raise typer.BadParameter("give one of DATA, --pairs A B, --burst DIR and --stack FILE")
+    is_folder = data is not None and data.suffix != ".pkl"
+    is_single = objective is ObjectiveName.NEIGHBOR2NEIGHBOR
+    if noise is not None and not is_folder:
         raise typer.BadParameter("--noise is for a folder of pictures alone")
+    if is_single and not is_folder:
+        raise typer.BadParameter("--objective neighbor2neighbor is for a folder of pictures alone")
+    if value_range is not None and not value_range[0] < value_range[1]:
+        raise typer.BadParameter("--range expects two numbers, the lower first")
     _refuse_filled(out, overwrite)
     widths = _whole_numbers(channels)
 
@@ -111,19 +148,19 @@ def train(
     from pydenoise.checkpoint import save_weights
     from pydenoise.data import Augmented
 
+    cut = sources.Cut(crop, pairs_count, seed)
     if data is None:
-        assert pairs is not None
-        source, measured_on = sources.captures(*pairs, crop=crop, count=pairs_count, seed=seed)
-    elif data.suffix == ".pkl":
-        source, measured_on = sources.course(data, validation)
+        material = sources.captures(pairs, burst, stack or [], value_range, cut)
+    elif not is_folder:
+        material = sources.course(data, validation)
     else:
-        source, measured_on = sources.photographs(
-            data, noise, hold_out, crop=crop, count=pairs_count, seed=seed
-        )
+        taken = sources.singles if is_single else sources.photographs
+        material = taken(data, noise, hold_out, value_range, cut)
+    source, measured_on, bounds = material
     if augment:
         source = Augmented(source, transpose=source.shape[1] == source.shape[2], seed=seed)
     model = models.autoencoder(widths, source.channels, seed=seed)
-    _refuse_odd_sizes(source.shape, model.size_multiple)
+    _refuse_odd_sizes(source.shape, model.size_multiple * (2 if is_single else 1))
     rule = _optimizer(optimizer, model, lr, momentum)
     if measured_on is None:
         say("no clean pictures to measure on: the log holds the loss alone")
@@ -136,6 +173,7 @@ def train(
             batch_size=batch_size,
             optimizer=rule,
             schedule=_schedule(schedule),
+            objective=_objective(objective, noise, seed),
             validation=measured_on,
             average=average,
             seed=seed,
@@ -143,7 +181,13 @@ def train(
             progress=progress,
         )
         trained_on = json.dumps(source.describe())
-        save_weights(out / WEIGHTS, model, trained_on=trained_on, overwrite=overwrite)
+        save_weights(
+            out / WEIGHTS,
+            model,
+            value_range=bounds,
+            trained_on=trained_on,
+            overwrite=overwrite,
+        )
     noisy = metrics.psnr_per_image(*measured_on) if measured_on else None
     noisy_global = metrics.psnr_global(*measured_on) if measured_on else None
     report.learning_curve(out / CURVE, result.history, noisy_psnr=noisy, overwrite=overwrite)
@@ -197,6 +241,15 @@ def _optimizer(name: OptimizerName, model: Module, lr: float | None, momentum: f
     if name is OptimizerName.SGD:
         return optim.SGD(model, lr=rate, momentum=momentum)
     return (optim.Adam if name is OptimizerName.ADAM else optim.AdamW)(model, lr=rate)
+
+
+def _objective(name: ObjectiveName, noise: str | None, seed: int) -> Objective:
+    from pydenoise import objectives
+
+    if name is ObjectiveName.NOISE2NOISE:
+        return objectives.Noise2Noise()
+    # the paper's strengths for real and for synthetic noise
+    return objectives.Neighbor2Neighbor(strength=1 if noise is None else 2, seed=seed)
 
 
 def _schedule(name: ScheduleName) -> Schedule:

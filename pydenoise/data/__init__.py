@@ -9,11 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pydenoise.data.crops import FolderPairs, NoisyCrops, matching_pictures
+    from pydenoise.data.brightness import CapturesWarning
+    from pydenoise.data.captures import ScenePairs, bursts, stacks, two_folders
+    from pydenoise.data.crops import NoisyCrops, SingleCrops
+    from pydenoise.data.folders import matching_pictures, on_scale, read_folder, value_range
     from pydenoise.data.images import (
         list_pictures,
         read,
-        read_folder,
         to_array,
         to_tensor,
         write,
@@ -43,9 +45,17 @@ if TYPE_CHECKING:
     )
 
 _ROOM_OF = {
-    "FolderPairs": "crops",
+    "CapturesWarning": "brightness",
+    "ScenePairs": "captures",
+    "bursts": "captures",
+    "stacks": "captures",
+    "two_folders": "captures",
     "NoisyCrops": "crops",
-    "matching_pictures": "crops",
+    "SingleCrops": "crops",
+    "matching_pictures": "folders",
+    "on_scale": "folders",
+    "read_folder": "folders",
+    "value_range": "folders",
     "noisy_pictures": "sets",
     "point_sampled_pairs": "sets",
     "point_sampled_validation": "sets",
@@ -58,7 +68,6 @@ _ROOM_OF = {
     "write_picture": "pictures",
     "list_pictures": "images",
     "read": "images",
-    "read_folder": "images",
     "to_array": "images",
     "to_tensor": "images",
     "write": "images",
@@ -78,7 +87,7 @@ _ROOM_OF = {
 
 __all__ = [
     "Augmented",
-    "FolderPairs",
+    "CapturesWarning",
     "Gaussian",
     "ImageError",
     "MetadataWarning",
@@ -89,13 +98,17 @@ __all__ = [
     "Picture",
     "PointSample",
     "Poisson",
+    "ScenePairs",
+    "SingleCrops",
     "TensorPairs",
+    "bursts",
     "check_writable",
     "generator",
     "list_pictures",
     "load_course_file",
     "matching_pictures",
     "noisy_pictures",
+    "on_scale",
     "parse",
     "point_sampled_pairs",
     "point_sampled_validation",
@@ -103,9 +116,12 @@ __all__ = [
     "read_folder",
     "read_picture",
     "sample_photographs",
+    "stacks",
     "to_array",
     "to_tensor",
+    "two_folders",
     "validation_crops",
+    "value_range",
     "write",
     "write_picture",
 ]

@@ -1,7 +1,7 @@
-"""Pictures of 8 bits as plain arrays, folders of them, and arrays to tensors and back.
+"""Pictures of 8 bits as plain arrays, lists of files, and arrays to tensors and back.
 
-What training reads and plots are written as. Files with all they hold, every depth, stacks and
-metadata, go through `pydenoise.data.pictures`.
+Files with all they hold, every depth, stacks and metadata, go through `pydenoise.data.pictures`;
+folders to learn from through `pydenoise.data.folders`.
 """
 
 from __future__ import annotations
@@ -139,44 +139,6 @@ def list_pictures(folder: PathLike) -> tuple[list[Path], list[Path]]:
     return paths, [entry for entry in entries if not is_picture(entry)]
 
 
-def read_folder(folder: PathLike, smallest: int = 1) -> tuple[list[Pixels], list[Path], list[Path]]:
-    """All pictures of a folder with one number of channels, to learn from.
-
-    Alpha is dropped. If one picture has colours, gray ones among them become RGB.
-
-    Parameters
-    ----------
-    folder : path
-        Listed by `list_pictures`.
-    smallest : int
-        Pixels that every picture must have on both sides.
-
-    Returns
-    -------
-    pictures : list of numpy.ndarray
-        uint8, each (H, W, C), C = 1 or 3 for all of them.
-    paths, skipped : list of Path
-        As `list_pictures` gives them; `paths` in the order of `pictures`.
-
-    Raises
-    ------
-    ImageError
-        As `list_pictures` and `read`, and when a picture is too small.
-    """
-    paths, skipped = list_pictures(folder)
-    pictures = [_without_alpha(read(path)) for path in paths]
-    for path, picture in zip(paths, pictures, strict=True):
-        height, width = picture.shape[:2]
-        if min(height, width) < smallest:
-            raise ImageError(
-                f"{path}: is {height}x{width} pixels; expected at least {smallest}x{smallest}: "
-                "take smaller crops or blocks, or leave it out"
-            )
-    if len({picture.shape[2] for picture in pictures}) > 1:
-        pictures = [np.repeat(p, 3, axis=2) if p.shape[2] == 1 else p for p in pictures]
-    return pictures, paths, skipped
-
-
 def to_tensor(array: npt.NDArray[Any], value_range: tuple[float, float] | None = None) -> Tensor:
     """(H, W) or (H, W, C) numbers to a new (1, C, H, W) float32 tensor.
 
@@ -255,11 +217,6 @@ def _range(dtype: np.dtype[Any]) -> tuple[int, int]:
 def _exact(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
     """A floating point type that holds every number of a dtype, whole ones up to 32 bits."""
     return np.float32 if dtype.itemsize < 4 else np.float64
-
-
-def _without_alpha(picture: Pixels) -> Pixels:
-    layers = picture[:, :, None] if picture.ndim == 2 else picture
-    return np.ascontiguousarray(layers[:, :, : 1 if layers.shape[2] < 3 else 3])
 
 
 def is_picture(entry: Path) -> bool:

@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from pydenoise.data.crops import corner_of_crop, cut, in_layers, size_of_source
-from pydenoise.data.images import Pixels
-from pydenoise.data.noise import NoiseModel, PointSample, generator
+from pydenoise.data.noise import Array, NoiseModel, PointSample, generator
 from pydenoise.data.pairs import PairsError
 
 
 def point_sampled_pairs(
-    pictures: Sequence[Pixels], block: int, count: int, crop: int = 32, seed: int = 0
+    pictures: Sequence[Array], block: int, count: int, crop: int = 32, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Draw pairs once and keep them, as the course's training file does.
 
@@ -48,7 +47,7 @@ def point_sampled_pairs(
     """
     noise = PointSample(block)
     size = noise.source_size(crop)
-    pictures = in_layers("point_sampled_pairs", pictures, size)
+    pictures = in_layers("point_sampled_pairs", pictures, size, ("uint8",))
     first, second = _two_arrays("point_sampled_pairs", count, pictures, crop, np.uint8)
     for index in range(count):
         place = generator(seed, 0, index, "crop")
@@ -60,7 +59,7 @@ def point_sampled_pairs(
 
 
 def point_sampled_validation(
-    pictures: Sequence[Pixels], block: int, count: int, crop: int = 32, seed: int = 0
+    pictures: Sequence[Array], block: int, count: int, crop: int = 32, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Noisy pictures with their clean ones, as the course's validation file holds them.
 
@@ -76,7 +75,7 @@ def point_sampled_validation(
 
 
 def validation_crops(
-    pictures: Sequence[Pixels],
+    pictures: Sequence[Array],
     noise: NoiseModel,
     count: int,
     crop: int = 32,
@@ -87,7 +86,7 @@ def validation_crops(
     Parameters
     ----------
     pictures : sequence of numpy.ndarray
-        uint8 (H, W) or (H, W, C), held back from training.
+        uint8, or float32 on the scale 0..1; (H, W) or (H, W, C), held back from training.
     noise : NoiseModel
         One draw per crop.
     count, crop, seed : int
@@ -115,14 +114,14 @@ def validation_crops(
 
 
 def noisy_pictures(
-    pictures: Sequence[Pixels], noise: NoiseModel, seed: int = 0
+    pictures: Sequence[Array], noise: NoiseModel, seed: int = 0
 ) -> list[tuple[Tensor, Tensor]]:
     """Whole pictures with one draw of noise each, to measure on.
 
     Parameters
     ----------
     pictures : sequence of numpy.ndarray
-        uint8 (H, W) or (H, W, C), of any sizes.
+        uint8, or float32 on the scale 0..1; (H, W) or (H, W, C), of any sizes.
     noise : NoiseModel
         For `PointSample` the rows and columns that fill no whole block are left out.
     seed : int
@@ -149,7 +148,7 @@ def noisy_pictures(
 
 
 def _two_arrays(
-    where: str, count: int, pictures: Sequence[Pixels], crop: int, dtype: type[np.generic]
+    where: str, count: int, pictures: Sequence[Array], crop: int, dtype: type[np.generic]
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     if count < 1:
         raise PairsError(f"{where}: count is {count}; expected at least 1")
