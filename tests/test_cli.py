@@ -220,14 +220,6 @@ def test_train_on_a_folder_with_noise(run: Any, tmp_path: Path, folder: Path, no
     assert noise in header["trained_on"]
 
 
-def test_train_on_two_folders(run: Any, tmp_path: Path, folder: Path) -> None:
-    ended = run("train", "--pairs", folder, folder, "--out", tmp_path / "run", *QUICK)
-    assert ended.code == 0, ended.err
-    assert "no clean pictures" in ended.err
-    assert "model.safetensors" in ended.out
-    assert trained(tmp_path / "run")[-1]["psnr_per_image"] is None
-
-
 def test_train_on_the_courses_file(run: Any, tmp_path: Path, course_file: Path) -> None:
     out = tmp_path / "run"
     result = run("train", course_file, "--out", out, "--json", "--epochs", 1).json()

@@ -1,0 +1,81 @@
+"""Folders of pictures to learn from: every depth, of one kind, and the range of their numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from captured import bytes_of, save_stack, scene
+
+from pydenoise.data import (
+    ImageError,
+    PairsError,
+    SingleCrops,
+    on_scale,
+    read_folder,
+    value_range,
+    write,
+)
+
+
+def test_a_folder_of_one_kind_is_read_and_the_rest_listed(tmp_path: Path) -> None:
+    gray = (scene(40, 50) * 40).astype(np.uint16)
+    write(tmp_path / "a.png", gray)
+    save_stack(tmp_path / "b.tif", [gray, gray + 1])
+    np.save(tmp_path / "c.npy", gray[..., 0] + 2)
+    write(tmp_path / "d.png", bytes_of(scene(40, 50)))
+    (tmp_path / "e.png").write_bytes(b"GIF89a")
+    np.save(tmp_path / "f.npy", np.full((40, 50), np.nan))
+    (tmp_path / "g.txt").write_text("words")
+    pictures, paths, skipped = read_folder(tmp_path)
+    assert {picture.dtype for picture in pictures} == {np.dtype(np.uint16)}
+    assert [path.name for path in paths] == ["a.png", "b.tif", "b.tif", "c.npy"]
+    assert [path.name for path in skipped] == ["d.png", "e.png", "f.npy", "g.txt"]
+    np.testing.assert_array_equal(pictures[2], gray + 1)
+    for path in tmp_path.iterdir():
+        if path.name != "e.png":
+            path.unlink()
+    with pytest.raises(ImageError, match=r"e.png: is a GIF; expected a whole picture file"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "top", "expected"),
+    [
+        ("uint8", 90, (0, 1)),
+        ("uint16", 60000, (0, 1)),
+        ("uint16", 4000, (4, 3996)),
+        ("int16", 30000, (30, 29970)),
+        ("float32", 1e5, (1e2, 99900)),
+        ("float64", 1, (1e-3, 0.999)),
+    ],
+)
+def test_the_range_of_values_is_the_dtypes_or_that_of_the_numbers(
+    dtype: str, top: float, expected: tuple[float, float]
+) -> None:
+    ramp = np.linspace(0, top, 10**5).astype(dtype).reshape(100, 100, 10)
+    bounds = value_range([ramp[..., :5], ramp[..., 5:]])
+    assert bounds == pytest.approx(expected, rel=1e-3, abs=1 if dtype[0] != "f" else 1e-6)
+    scaled = on_scale([ramp], bounds)[0].astype(float)
+    if dtype == "uint8":
+        assert scaled.max() == top, "stays as it is"
+    elif expected == (0, 1):
+        assert scaled.max() == pytest.approx(top / 65535)
+    else:
+        assert [scaled.min(), scaled.max()] == pytest.approx([-0.001, 1.001], abs=3e-4)
+
+
+def test_constant_numbers_have_no_range() -> None:
+    with pytest.raises(PairsError, match="hold 7 nearly everywhere; expected some that differ"):
+        value_range([np.full((8, 8), 7.0)])
+
+
+def test_single_crops_are_twice_the_same_place() -> None:
+    picture = np.arange(40 * 50, dtype=np.float32).reshape(40, 50, 1)
+    source, target = SingleCrops([picture], 16, length=50).batch(np.arange(50), 0)
+    assert torch.equal(source, target)
+    corners = source[:, 0, 0, 0]
+    assert torch.equal(source[:, 0, 15, 15], corners + 15 * 50 + 15)
+    assert len(corners.unique()) > 40
