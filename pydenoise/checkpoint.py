@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PathLike: TypeAlias = str | os.PathLike[str]
 
 FORMAT_VERSION = 1
+_DTYPES_RANGE = 0.0, 1.0
 
 _FIELDS = ("architecture", "format_version", "sha256", "trained_on", "value_range")
 _DIGEST_KEY = b'"sha256":"'  # in a string value its quotes would be escaped, so it occurs once
@@ -40,7 +41,7 @@ def save_weights(
     path: PathLike,
     model: Module,
     *,
-    value_range: tuple[float, float] = (0.0, 1.0),
+    value_range: tuple[float, float] | None = None,
     trained_on: str = "",
     overwrite: bool = False,
 ) -> None:
@@ -52,8 +53,9 @@ def save_weights(
         `.safetensors` by custom. The file appears whole or not at all.
     model : Module
         From `pydenoise.models`, which gives it its `architecture`.
-    value_range : (float, float)
-        The scale of the values that the network takes: low and high.
+    value_range : (float, float), optional
+        Numbers of a file that are 0 and 1 to the network; the model's own if omitted. 0 and 1
+        where they are those of the dtype's range.
     trained_on : str
         The data in words.
     overwrite : bool
@@ -75,6 +77,7 @@ def save_weights(
         raise WeightsError(
             f"{path}: the model names no architecture; build it with pydenoise.models to save it"
         )
+    value_range = value_range or model.value_range or _DTYPES_RANGE
     if not _is_range(value_range):
         raise WeightsError(
             f"{path}: value_range is {value_range}; expected two numbers, low < high"
@@ -113,7 +116,8 @@ def load_weights(path: PathLike) -> tuple[Module, dict[str, Any]]:
     Returns
     -------
     model : Module
-        New, on the CPU, in training mode as every newly built one; call `eval()` to denoise.
+        New, on the CPU, in training mode as every newly built one; call `eval()` to denoise. Its
+        `value_range` is that of the header, None for 0 and 1.
     header : dict
         `format_version` (int), `architecture` (dict), `value_range` (tuple of two floats),
         `trained_on` (str), `sha256` (str).
@@ -136,7 +140,10 @@ def load_weights(path: PathLike) -> tuple[Module, dict[str, Any]]:
     if _digest(content, place) != metadata["sha256"]:
         raise WeightsError(f"{path}: is damaged, its SHA-256 is another; get the file again")
     header = _header(path, metadata)
-    return _built(path, header["architecture"], content, values), header
+    model = _built(path, header["architecture"], content, values)
+    if header["value_range"] != _DTYPES_RANGE:
+        model.value_range = header["value_range"]
+    return model, header
 
 
 def _serialized(state: dict[str, Tensor], metadata: dict[str, str]) -> bytes:

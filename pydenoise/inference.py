@@ -111,7 +111,8 @@ def denoise_picture(
         A denoiser of one or three channels.
     picture : ndarray of whole numbers or floating point
         (H, W), or (H, W, C) with C = 1 gray, 2 gray and alpha, 3 colour, 4 colour and alpha.
-        0 to 1 on the model's scale is the range of the dtype; floating point is on that scale.
+        0 to 1 on the model's scale is its `value_range`; if it has none, the range of the dtype,
+        and floating point is on that scale.
     max_bytes : int, optional
         As in `denoise`.
 
@@ -157,7 +158,9 @@ def denoise_pages(
         A denoiser of one or three channels.
     picture : Picture
         As `pydenoise.data.read_picture` gives it.
-    value_range, strength
+    value_range : (float, float), optional
+        As in `map_pages`; the model's own if omitted.
+    strength : float
         As in `map_pages`.
     max_bytes : int, optional
         As in `denoise`. No more of a large page than a band of rows is there at a time as floating
@@ -176,7 +179,7 @@ def denoise_pages(
     return map_pages(
         partial(denoise, model, max_bytes=max_bytes),
         picture,
-        value_range=value_range,
+        value_range=value_range or model.value_range,
         strength=strength,
         bands=partial(tiles.bands, model),
     )

@@ -90,6 +90,18 @@ def test_the_network_comes_in_training_mode(saved: Path) -> None:
     assert model.backward(torch.ones_like(output)).shape == (1, 1, 4, 4)
 
 
+def test_the_range_of_values_goes_with_the_network(tmp_path: Path) -> None:
+    model = models.autoencoder(channels=(4,), seed=1)
+    assert model.value_range is None
+    save_weights(tmp_path / "a", model)
+    assert load_weights(tmp_path / "a")[0].value_range is None
+    save_weights(tmp_path / "b", model, value_range=(100, 4000))
+    again, _ = load_weights(tmp_path / "b")
+    assert again.value_range == (100, 4000)
+    save_weights(tmp_path / "c", again)
+    assert (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
+
+
 def test_flattened_weights_are_saved_each_for_itself(tmp_path: Path) -> None:
     model = models.autoencoder(channels=(4,), seed=1)
     model.flatten()

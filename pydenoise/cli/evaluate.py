@@ -21,6 +21,8 @@ from pydenoise.cli.sources import network, note_skipped
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pydenoise.data.folders import ValueRange
+
     NoisyAndClean: TypeAlias = tuple[Tensor, Tensor]
 
 
@@ -45,7 +47,7 @@ def evaluate(
     from pydenoise.inference import Scene, compare, denoise
 
     trained = network(model)
-    pictures, about = _noisy_and_clean(data, noise, pairs, seed)
+    pictures, about = _noisy_and_clean(data, noise, pairs, seed, trained.value_range)
     began = time.perf_counter()
     scenes = [Scene(noisy, denoise(trained, noisy), clean) for noisy, clean in pictures]
     seconds = time.perf_counter() - began
@@ -70,11 +72,15 @@ def _check_usage(data: Path | None, noise: str | None, pairs: tuple[Path, Path] 
 
 
 def _noisy_and_clean(
-    data: Path | None, noise: str | None, pairs: tuple[Path, Path] | None, seed: int
+    data: Path | None,
+    noise: str | None,
+    pairs: tuple[Path, Path] | None,
+    seed: int,
+    value_range: ValueRange,
 ) -> tuple[list[NoisyAndClean], str]:
     """(noisy, clean) as tensors, and a few words on where they come from."""
     if pairs is not None:
-        return _from_two_folders(*pairs), f"{pairs[0]} against {pairs[1]}"
+        return _from_two_folders(*pairs, value_range), f"{pairs[0]} against {pairs[1]}"
     assert data is not None
     if data.suffix == ".pkl":
         from pydenoise.data import load_course_file
@@ -83,22 +89,24 @@ def _noisy_and_clean(
         noisy, clean = load_course_file(data)
         return [(scaled(noisy), scaled(clean))], str(data)
     assert noise is not None
-    return _with_noise(data, noise, seed), f"{data} with {noise}, seed {seed}"
+    return _with_noise(data, noise, seed, value_range), f"{data} with {noise}, seed {seed}"
 
 
-def _with_noise(folder: Path, noise: str, seed: int) -> list[NoisyAndClean]:
-    from pydenoise.data import noisy_pictures, on_scale, parse, read_folder, value_range
+def _with_noise(
+    folder: Path, noise: str, seed: int, value_range: ValueRange
+) -> list[NoisyAndClean]:
+    from pydenoise.data import noisy_pictures, on_scale, parse, read_folder
 
     model = parse(noise)
     pictures, _, skipped = read_folder(folder, model.source_size(1))
     note_skipped(skipped)
-    return noisy_pictures(on_scale(pictures, value_range(pictures)), model, seed)
+    return noisy_pictures(on_scale(pictures, value_range), model, seed)
 
 
-def _from_two_folders(noisy: Path, clean: Path) -> list[NoisyAndClean]:
+def _from_two_folders(noisy: Path, clean: Path, value_range: ValueRange) -> list[NoisyAndClean]:
     from pydenoise.data import matching_pictures, to_tensor
 
     matched = matching_pictures(noisy, clean)
     note_skipped(matched.skipped)
     pairs = zip(matched.first, matched.second, strict=True)
-    return [(to_tensor(p), to_tensor(t)) for p, t in pairs]
+    return [(to_tensor(p, value_range), to_tensor(t, value_range)) for p, t in pairs]

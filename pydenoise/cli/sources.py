@@ -34,7 +34,7 @@ class Material(NamedTuple):
 
     pairs: PairSource
     validation: tuple[Tensor, Tensor] | None
-    value_range: tuple[float, float] = (0.0, 1.0)
+    value_range: tuple[float, float] | None = None
 
 
 def captures(
@@ -129,7 +129,7 @@ class _Clean(NamedTuple):
     pictures: list[Array]
     noise: NoiseModel
     validation: tuple[Tensor, Tensor] | None
-    value_range: tuple[float, float]
+    value_range: tuple[float, float] | None
 
 
 def _clean(
@@ -161,16 +161,10 @@ def _clean(
 
 
 def network(weights: Path) -> Module:
-    """A trained network that takes pictures on the scale on which all commands hand them in."""
-    from pydenoise.checkpoint import WeightsError, load_weights
+    """A trained network, with the range of values that it was trained on."""
+    from pydenoise.checkpoint import load_weights
 
-    model, header = load_weights(weights)
-    if header["value_range"] != (0.0, 1.0):
-        raise WeightsError(
-            f"{weights}: takes values from {header['value_range'][0]:g} to "
-            f"{header['value_range'][1]:g}; expected weights for 0 to 1"
-        )
-    return model
+    return load_weights(weights)[0]
 
 
 def note_skipped(skipped: list[Path], kind: str = "other file") -> None:

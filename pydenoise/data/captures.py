@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from pydenoise.data.brightness import Match, check_captures, match_brightness
 from pydenoise.data.crops import Corner, Crops, check_crop
 from pydenoise.data.folders import (
-    DTYPES_RANGE,
     ValueRange,
     matching_pictures,
     read_folder,
@@ -53,7 +52,7 @@ class ScenePairs(Crops):
         As in `Crops`.
     seed : int
         Scene, position and captures are functions of (seed, epoch, index).
-    value_range : (float, float)
+    value_range : (float, float), optional
         The numbers that become 0 and 1; as `pydenoise.data.folders.value_range` gives them.
 
     Attributes
@@ -80,7 +79,7 @@ class ScenePairs(Crops):
         crop: int = 32,
         length: int | None = None,
         seed: int = 0,
-        value_range: ValueRange = DTYPES_RANGE,
+        value_range: ValueRange = None,
     ) -> None:
         check_crop(crop)
         if not scenes:
@@ -121,7 +120,7 @@ class ScenePairs(Crops):
             "kind": "captures of scenes",
             "captures": self.captures,
             "brightness_matched": self.drifting,
-            "value_range": list(self._value_range),
+            "value_range": self._value_range and list(self._value_range),
             **super().describe(),
         }
 

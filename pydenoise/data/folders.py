@@ -14,10 +14,8 @@ from pydenoise.data.noise import Array
 from pydenoise.data.pairs import PairsError
 from pydenoise.data.pictures import ImageError, PathLike, read_picture, upright
 
-ValueRange: TypeAlias = tuple[float, float]
-
-DTYPES_RANGE: ValueRange = 0.0, 1.0
-"""The value range that says: whole numbers from the range of their dtype, others as they are."""
+ValueRange: TypeAlias = tuple[float, float] | None
+"""Numbers of a file that become 0 and 1; None: the range of their dtype, others as they are."""
 
 _PERCENTILES = 0.1, 99.9
 _SAMPLED = 2**22
@@ -118,9 +116,10 @@ def value_range(pictures: Iterable[Array]) -> ValueRange:
 
     Returns
     -------
-    low, high : float
-        `DTYPES_RANGE` for 8 bits, and for 16 or more if the upper half of them is in use. Else,
-        as for 12 bits in 16, signed numbers and floating point, the 0.1 and 99.9 percentiles.
+    (float, float) or None
+        None, the range of the dtype, for 8 bits, and for 16 or more if the upper half of them is
+        in use. Else, as for 12 bits in 16, signed numbers and floating point, the 0.1 and 99.9
+        percentiles.
 
     Raises
     ------
@@ -129,17 +128,16 @@ def value_range(pictures: Iterable[Array]) -> ValueRange:
 
     Examples
     --------
-    >>> value_range([np.full((8, 8), 60000, np.uint16)])
-    (0.0, 1.0)
-    >>> value_range([np.arange(-1000, 1001, dtype=np.int16)])
-    (-998.0, 998.0)
+    >>> low, high = value_range([np.arange(-1000, 1001, dtype=np.int16)])
+    >>> round(low), round(high)
+    (-998, 998)
     """
     pictures = list(pictures)
     dtype = pictures[0].dtype
     if dtype == np.uint8:
-        return DTYPES_RANGE
+        return None
     if dtype.kind == "u" and max(int(p.max()) for p in pictures) > np.iinfo(dtype).max // 2:
-        return DTYPES_RANGE
+        return None
     apart = max(1, sum(picture.size for picture in pictures) // _SAMPLED)
     sample = np.concatenate([picture.reshape(-1)[::apart] for picture in pictures])
     low, high = (float(bound) for bound in np.percentile(sample.astype(np.float64), _PERCENTILES))
@@ -153,8 +151,8 @@ def value_range(pictures: Iterable[Array]) -> ValueRange:
 
 def scale_of(dtype: np.dtype[Any], bounds: ValueRange) -> tuple[float, float]:
     """Gain and offset that take the numbers of a dtype to the scale 0..1 of a value range."""
-    low, high = bounds
-    if bounds == DTYPES_RANGE and dtype.kind != "f":
+    low, high = bounds or (0.0, 1.0)
+    if bounds is None and dtype.kind != "f":
         low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
     return 1 / (high - low), -low / (high - low)
 
@@ -162,7 +160,7 @@ def scale_of(dtype: np.dtype[Any], bounds: ValueRange) -> tuple[float, float]:
 def on_scale(pictures: Sequence[Array], bounds: ValueRange) -> list[Array]:
     """Pictures as float32 on the scale 0..1; uint8 in the range of its dtype stays as it is."""
     dtype = pictures[0].dtype
-    if dtype == np.uint8 and bounds == DTYPES_RANGE:
+    if dtype == np.uint8 and bounds is None:
         return list(pictures)
     gain, offset = scale_of(dtype, bounds)
     return [(picture * gain + offset).astype(np.float32) for picture in pictures]

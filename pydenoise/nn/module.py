@@ -74,11 +74,14 @@ class Module:
         What `pydenoise.models.build` makes the same network from.
     size_multiple : int
         Heights and widths that the network takes are multiples of it.
+    value_range : (float, float) or None
+        Numbers of a file that are 0 and 1 to the network; None: the range of their dtype.
     """
 
-    training: bool
-    architecture: dict[str, Any] | None
-    size_multiple: int
+    training: bool = True
+    architecture: dict[str, Any] | None = None
+    size_multiple: int = 1
+    value_range: tuple[float, float] | None = None
     changes: ClassVar[int] = 0  # of any module's children, methods or settings, so far
     _is_ours: bool = True
     _children: dict[str, Module]
@@ -93,9 +96,6 @@ class Module:
         self._children = {}
         self._parameters = {}
         self._entries = []
-        self.training = True
-        self.architecture = None
-        self.size_multiple = 1
 
     # --- the two passes -----------------------------------------------------------------------
 
