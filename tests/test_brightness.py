@@ -95,6 +95,7 @@ def test_matched_captures_differ_by_nothing_on_average(
         differences.append(ours[1].mean() - ours[0].mean())
         gains = match_brightness(pictures).gain[:, 0]
         slopes.append(gains[0] / gains[1])
+        assert np.log(gains).mean() == pytest.approx(0, abs=1e-12), "to no capture's side"
         middles.append(np.mean(ours) - np.mean(pictures))
     error = 10 * np.sqrt(2 / clean.size / 40)
     assert abs(np.mean(differences)) < 3 * error
