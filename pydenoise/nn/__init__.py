@@ -7,8 +7,8 @@ and adds to those of the parameters. Plain float32 or float64 tensors in and out
 from __future__ import annotations
 
 from . import init
-from .activation import LeakyReLU, ReLU, Sigmoid
-from .containers import Sequential, Skip
+from .activation import LeakyReLU, ReLU, Shift, Sigmoid
+from .containers import Residual, Sequential, Skip
 from .conv import Conv2d, ConvTranspose2d
 from .loss import L1Loss, Loss, MSELoss
 from .module import LoadedKeys, Module, no_backward
@@ -31,7 +31,9 @@ __all__ = [
     "Module",
     "Parameter",
     "ReLU",
+    "Residual",
     "Sequential",
+    "Shift",
     "Sigmoid",
     "Skip",
     "Unfold",
