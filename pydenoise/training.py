@@ -156,6 +156,7 @@ def train(
     steps = _steps(model, pairs, objective, optimizer, batch_size, seed, averaged)
     try:
         for epoch in range(epochs):
+            objective.begin(epoch, plan.progress(step))
             with closing(steps.epoch(epoch, step, plan.steps - step, rate)) as taken:
                 for lr, loss, pictures in taken:
                     step += 1

@@ -10,13 +10,14 @@ from . import init
 from .activation import LeakyReLU, ReLU, Shift, Sigmoid
 from .containers import Residual, Sequential, Skip
 from .conv import Conv2d, ConvTranspose2d
-from .loss import L1Loss, Loss, MSELoss
+from .loss import AnnealedL0Loss, L1Loss, Loss, MaskedMSELoss, MSELoss
 from .module import LoadedKeys, Module, no_backward
 from .parameter import FlatParameters, Parameter
 from .pooling import AvgPool2d, MaxPool2d, Upsample
 from .unfold import Fold, Unfold
 
 __all__ = [
+    "AnnealedL0Loss",
     "AvgPool2d",
     "Conv2d",
     "ConvTranspose2d",
@@ -27,6 +28,7 @@ __all__ = [
     "LoadedKeys",
     "Loss",
     "MSELoss",
+    "MaskedMSELoss",
     "MaxPool2d",
     "Module",
     "Parameter",

@@ -30,6 +30,18 @@ class Noise2Noise:
     def __init__(self, loss: nn.Loss | None = None) -> None:
         self.loss = nn.MSELoss() if loss is None else loss
 
+    def begin(self, epoch: int, progress: float) -> None:
+        """Hear of an epoch before its first step: a loss that sinks with the run does so here.
+
+        Parameters
+        ----------
+        epoch : int
+            Its number, from 0.
+        progress : float
+            The share of the run that lies behind, in [0, 1).
+        """
+        self.loss.begin(progress)
+
     def step(self, model: nn.Module, source: Tensor, target: Tensor) -> float:
         """Add the gradient of one batch to the parameters' gradients.
 
