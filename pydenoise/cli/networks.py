@@ -68,26 +68,26 @@ RECIPES = {
 }
 
 
-def network(name: NetworkName, channels: str | None, in_channels: int, seed: int) -> Module:
-    """A new network; `channels` are the option's words, for the autoencoder alone."""
-    from pydenoise import models
-
-    if name is NetworkName.AUTOENCODER:
-        widths = _whole_numbers("48,96" if channels is None else channels)
-        return models.autoencoder(widths, in_channels, seed=seed)
-    if channels is not None:
+def level_channels(name: NetworkName, text: str | None) -> list[int]:
+    """The numbers of `--channels`, which the autoencoder alone takes."""
+    if name is not NetworkName.AUTOENCODER and text is not None:
         raise typer.BadParameter(f"the channels of {name} are its own", param_hint="--channels")
-    build = models.unet if name is NetworkName.UNET else models.small_unet
-    return build(in_channels, seed=seed)
-
-
-def _whole_numbers(text: str) -> list[int]:
     try:
-        return [int(word) for word in text.split(",")]
+        return [int(word) for word in ("48,96" if text is None else text).split(",")]
     except ValueError:
         raise typer.BadParameter(
             f"{text!r} is no list of whole numbers such as 48,96", param_hint="--channels"
         ) from None
+
+
+def network(name: NetworkName, widths: list[int], in_channels: int, seed: int) -> Module:
+    """A new network; `widths` are those of an autoencoder's levels."""
+    from pydenoise import models
+
+    if name is NetworkName.AUTOENCODER:
+        return models.autoencoder(widths, in_channels, seed=seed)
+    build = models.unet if name is NetworkName.UNET else models.small_unet
+    return build(in_channels, seed=seed)
 
 
 def optimizer(

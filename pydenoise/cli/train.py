@@ -98,6 +98,7 @@ def train(
     if noise is not None and (data is None or data.suffix == ".pkl"):
         raise typer.BadParameter("--noise is for a folder of pictures alone")
     _refuse_filled(out, overwrite)
+    widths = networks.level_channels(model_name, channels)
     recipe = networks.RECIPES[model_name]
     crop = recipe.crop if crop is None else crop
 
@@ -118,7 +119,7 @@ def train(
         )
     if augment:
         source = Augmented(source, transpose=source.shape[1] == source.shape[2], seed=seed)
-    model = networks.network(model_name, channels, source.channels, seed)
+    model = networks.network(model_name, widths, source.channels, seed)
     _refuse_odd_sizes(source.shape, model.size_multiple)
     rule = networks.optimizer(optimizer, model, recipe, lr, momentum)
     objective = Noise2Noise(networks.loss(loss, None if noise is None else parse(noise)))
