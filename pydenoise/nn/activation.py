@@ -145,6 +145,7 @@ class Sigmoid(Module):
     def reads(self, window: Window, axis: int) -> Window:
         return window
 
+
 class Shift(Module):
     """A number added to every element.
 
