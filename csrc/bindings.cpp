@@ -8,13 +8,13 @@
 #include <pybind11/stl.h>
 
 #include <array>
-#include <cstdlib>
-#include <memory>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
 #include "bindings_memory.h"
+#include "bindings_pooling.h"
+#include "bindings_run.h"
 #include "bindings_shape.h"
 #include "bindings_tape.h"
 #include "conv_shape.h"
@@ -40,49 +40,6 @@ cpu::ImageView<T> input_image(T* data, const ConvShape& s, bool channels_last) {
 template <class T>
 cpu::ImageView<T> output_image(T* data, const ConvShape& s, bool channels_last) {
   return cpu::dense_image(data, s.out_channels, s.out_h, s.out_w, channels_last);
-}
-
-// Scratch memory of this thread, kept from call to call; a very large one is given back.
-class Workspace {
- public:
-  template <class T>
-  T* take(int64_t count) {
-    const auto bytes = static_cast<size_t>(product({count, static_cast<int64_t>(sizeof(T))}));
-    if (bytes > size_) {
-      memory_.reset();
-      size_ = 0;
-      const size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
-      memory_.reset(std::aligned_alloc(kAlignment, rounded));
-      if (memory_ == nullptr) throw std::bad_alloc();
-      size_ = rounded;
-    }
-    return static_cast<T*>(memory_.get());
-  }
-  void trim() {
-    if (size_ > kKept) {
-      memory_.reset();
-      size_ = 0;
-    }
-  }
-
- private:
-  static constexpr size_t kAlignment = cpu::kAlignment, kKept = size_t{64} << 20;
-  struct Free {
-    void operator()(void* memory) const { std::free(memory); }
-  };
-  std::unique_ptr<void, Free> memory_;
-  size_t size_ = 0;
-};
-thread_local Workspace workspace;
-
-// Calls body(T()) without Python's lock, T = float or double.
-template <class Body>
-auto run(bool is_double, const Body& body) {
-  py::gil_scoped_release unlocked;
-  struct Trim {
-    ~Trim() { workspace.trim(); }
-  } at_end;
-  return is_double ? body(double()) : body(float());
 }
 
 void im2col(bool is_double, Memory columns, Memory input, bool input_last, const ConvShape& s) {
@@ -364,6 +321,10 @@ PYBIND11_MODULE(_C, m) {
   def_recorded(m, "conv2d_grad_weight", &conv2d_grad_weight);
   def_recorded(m, "conv2d_grad_bias", &conv2d_grad_bias);
   def_recorded(m, "add_bias", &add_bias);
+  def_recorded(m, "max_pool2d", &max_pool2d);
+  def_recorded(m, "max_pool2d_backward", &max_pool2d_backward);
+  def_recorded(m, "upsample_nearest2d", &upsampling<false>);
+  def_recorded(m, "upsample_nearest2d_backward", &upsampling<true>);
   def_recorded(m, "relu", &relu);
   def_recorded(m, "relu_backward", &relu_backward);
   def_recorded(m, "leaky_relu", &leaky_relu);

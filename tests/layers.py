@@ -24,6 +24,24 @@ class TorchSkip(torch.nn.Module):
         return torch.cat([self.branch(input), input], dim=1)
 
 
+class TorchResidual(TorchSkip):
+    """`nn.Residual`, by autograd."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input + self.branch(input)
+
+
+class TorchShift(torch.nn.Module):
+    """`nn.Shift`, by autograd."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input + self.value
+
+
 class LayerCase(NamedTuple):
     """A layer of ours and of torch's, made from the two name spaces, and the size of an input."""
 
@@ -108,6 +126,9 @@ CASES = [
               lambda: TorchSkip(torch.nn.Conv2d(3, 2, 3, padding=1)), (2, 3, 5, 4)),
     LayerCase("skip-around-nothing", lambda: nn.Skip(nn.Sequential()),
               lambda: TorchSkip(torch.nn.Sequential()), (2, 3, 5, 4)),
+    LayerCase("residual", lambda: nn.Residual(nn.Conv2d(3, 3, 3, padding=1)),
+              lambda: TorchResidual(torch.nn.Conv2d(3, 3, 3, padding=1)), (2, 3, 5, 4)),
+    LayerCase("shift", lambda: nn.Shift(-0.5), lambda: TorchShift(-0.5), (2, 3, 5, 4)),
     LayerCase("network", lambda: _network(nn, nn.Skip),
               lambda: _network(torch.nn, TorchSkip), (2, 3, 4, 6)),
 ]
@@ -127,6 +148,37 @@ def autoencoder_of_torch(channels: tuple[int, ...] = (48, 96), in_channels: int 
     for i in range(len(channels), 0, -1):
         layers += [torch.nn.ConvTranspose2d(down[i], down[i - 1], 3, 2, 1, 1), torch.nn.ReLU()]
     return torch.nn.Sequential(*layers[:-1], torch.nn.Sigmoid())
+
+
+def unet_of_torch(channels: int, width: int, depth: int, residual: bool) -> torch.nn.Module:
+    """`models.unet` in torch's layers."""
+    t = torch.nn
+
+    def convolved(*widths: int) -> list[torch.nn.Module]:
+        layers: list[torch.nn.Module] = []
+        for i in range(len(widths) - 1):
+            layers += [t.Conv2d(widths[i], widths[i + 1], 3, padding=1), t.LeakyReLU(0.1)]
+        return layers
+
+    def below(level: int, given: int) -> torch.nn.Module:
+        layers = convolved(*((given, width) if level else (given, width, width)))
+        layers.append(t.MaxPool2d(2))
+        if level + 1 < depth:
+            layers.append(TorchSkip(below(level + 1, width)))
+            layers += convolved(given_back(level + 1) + width, 2 * width, 2 * width)
+        else:
+            layers += convolved(width, width)
+        return t.Sequential(*layers, t.Upsample(scale_factor=2))
+
+    def given_back(level: int) -> int:
+        return 2 * width if level + 1 < depth else width
+
+    head = convolved(given_back(0) + channels, 4 * width // 3, 2 * width // 3)
+    last = t.Conv2d(2 * width // 3, channels, 3, padding=1)
+    body = [TorchShift(-0.5), TorchSkip(below(0, channels)), *head, last]
+    if residual:
+        return TorchResidual(t.Sequential(*body))
+    return t.Sequential(*body, TorchShift(0.5))
 
 
 @contextmanager

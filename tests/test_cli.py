@@ -220,6 +220,40 @@ def test_train_on_a_folder_with_noise(run: Any, tmp_path: Path, folder: Path, no
     assert noise in header["trained_on"]
 
 
+@pytest.mark.parametrize(
+    ("noise", "loss"),
+    [("bernoulli:0.5", "masked"), ("impulse:0.2", "l0"), ("text:0.1", "l1"), ("speckle:9", "mse")],
+)
+def test_train_a_small_unet_with_the_loss_of_the_noise(
+    run: Any, tmp_path: Path, folder: Path, noise: str, loss: str
+) -> None:
+    out = tmp_path / "run"
+    words = ("--epochs", 1, "--pairs-count", 4, "--crop", 16, "--batch-size", 2)
+    ended = run("train", folder, "--model", "unet-small", "--noise", noise, "-o", out, *words)
+    assert ended.code == 0, ended.err
+    assert f"loss: {loss}, which {noise} asks for" in ended.err
+    model, _ = load_weights(out / "model.safetensors")
+    assert model.architecture["name"] == "unet"
+    assert model.architecture["width"] == 24
+
+
+def test_train_takes_the_paper_s_unet_and_a_loss_by_name(
+    run: Any, tmp_path: Path, folder: Path
+) -> None:
+    words = ("--epochs", 1, "--pairs-count", 1, "--crop", 32, "--minutes", 10)
+    words = ("train", folder, "--noise", "gauss:0-50", "-o", tmp_path / "run", *words)
+    ended = run(*words, "--model", "unet", "--loss", "l1")
+    assert ended.code == 0, ended.err
+    assert "loss:" not in ended.err, "nothing was chosen"
+    model, _ = load_weights(tmp_path / "run" / "model.safetensors")
+    assert (model.architecture["width"], model.size_multiple) == (48, 32)
+    ended = run(*words, "--overwrite", "--model", "unet", "--channels", "4,5")
+    assert ended.code == 2
+    assert "the channels of unet are its own" in ended.err
+    ended = run(*words, "--overwrite", "--model", "unet", "--crop", "36")
+    assert "36x36; this network takes multiples of 32" in ended.err
+
+
 def test_train_on_the_courses_file(run: Any, tmp_path: Path, course_file: Path) -> None:
     out = tmp_path / "run"
     result = run("train", course_file, "--out", out, "--json", "--epochs", 1).json()

@@ -58,7 +58,11 @@ def test_layer(case: LayerCase, place: Place, algorithm: str) -> None:
         assert_slopes(parameter.grad, value, parameter.data, name)
 
 
-@pytest.mark.parametrize("loss", [nn.MSELoss(), nn.L1Loss()], ids=["mse", "l1"])
+@pytest.mark.parametrize(
+    "loss",
+    [nn.MSELoss(), nn.L1Loss(), nn.AnnealedL0Loss(1.5), nn.AnnealedL0Loss(0.25)],
+    ids=["mse", "l1", "l0 early", "l0 late"],
+)
 def test_loss(loss: nn.Loss, place: Place) -> None:
     generator = torch.Generator().manual_seed(6)
     input, target = torch.rand(2, 2, 3, 4, 5, dtype=torch.float64, generator=generator)

@@ -8,15 +8,22 @@ from hypothesis import given, strategies as st
 
 from pydenoise.data.noise import (
     PURPOSES,
+    Bernoulli,
     Gaussian,
+    Impulse,
     NoiseModel,
     PointSample,
     Poisson,
+    PoissonGaussian,
+    Speckle,
+    Text,
     generator,
     parse,
 )
 
-MODELS = ["gauss:25", "gauss:0-50", "poisson:30", "poisson:5-50", "point:4"]
+OF_MEAN_ZERO = ["gauss:25", "gauss:0-50", "poisson:30", "poisson:5-50", "point:4"]
+OF_MEAN_ZERO += ["poisson-gauss:5-50,0-20", "speckle:40"]
+MODELS = [*OF_MEAN_ZERO, "bernoulli:0.5", "bernoulli:0-0.9", "impulse:0.3", "text:0.2"]
 FLAT = np.full((128, 128, 3), 102, dtype=np.uint8)  # 0.4 on the scale 0..1
 
 
@@ -96,7 +103,7 @@ def test_uint8_and_its_float_picture_give_the_same_draw(text: str) -> None:
     np.testing.assert_allclose(model.expectation(clean), model.expectation(scaled), atol=1e-6)
 
 
-@pytest.mark.parametrize("text", MODELS)
+@pytest.mark.parametrize("text", OF_MEAN_ZERO)
 def test_the_two_draws_of_a_pair_average_to_the_expectation_and_are_independent(text: str) -> None:
     model = parse(text)
     clean = textured()
@@ -161,13 +168,94 @@ def test_poisson_counts_nothing_below_zero() -> None:
 
 @pytest.mark.parametrize("model", [Gaussian(0, 50), Poisson(5, 50)], ids=str)
 def test_a_range_gives_one_level_per_sample_shared_by_the_pair(model: NoiseModel) -> None:
-    levels = [model.level(rng(i)) for i in range(200)]
+    levels = [model.fixed(rng(i)).low for i in range(200)]  # type: ignore[attr-defined]
     assert len(set(levels)) == 200
     assert model.low <= min(levels) < model.low + 5  # type: ignore[attr-defined]
     assert model.high - 5 < max(levels) <= model.high  # type: ignore[attr-defined]
     for index in range(5):
         first, second = model.pair(FLAT, rng(index))
         assert first.std() == pytest.approx(second.std(), rel=0.05)
+
+
+@pytest.mark.parametrize(("lam", "sigma"), [(30.0, 10.0), (5.0, 25.0)])
+def test_photons_and_reading_add_their_variances(lam: float, sigma: float) -> None:
+    noise = PoissonGaussian(lam, lam, sigma, sigma).draw(FLAT, rng()) - np.float32(0.4)
+    assert noise.var() == pytest.approx(0.4 / lam + (sigma / 255) ** 2, rel=0.05)
+    assert abs(noise.mean()) < 6 * noise.std() / np.sqrt(noise.size)
+
+
+def test_photons_and_reading_have_levels_of_their_own() -> None:
+    model = PoissonGaussian(5, 50, 0, 20)
+    fixed = [model.fixed(rng(i)) for i in range(200)]
+    assert all(each.low == each.high and each.read_low == each.read_high for each in fixed)
+    lam, sigma = np.array([(each.low, each.read_low) for each in fixed]).T
+    assert (lam.min(), lam.max()) == pytest.approx((5, 50), abs=1)
+    assert (sigma.min(), sigma.max()) == pytest.approx((0, 20), abs=0.5)
+    assert abs(correlation(lam, sigma)) < 0.3
+
+
+def test_speckle_grows_with_the_light() -> None:
+    bright, dark = (Speckle(40, 40).draw(FLAT // part, rng()) for part in (1, 2))
+    assert bright.std() * 255 == pytest.approx(0.4 * 40, rel=0.03)
+    np.testing.assert_allclose(dark, bright / 2, rtol=1e-5)
+    assert bright.mean() == pytest.approx(0.4, abs=0.002)
+
+
+# --- pixels replaced ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_lost_pixels_are_zero_in_all_channels_and_the_others_clean(share: float) -> None:
+    clean = textured()
+    noisy = Bernoulli(share, share).draw(clean, rng())
+    is_lost = (noisy == 0).any(axis=2)
+    assert is_lost.mean() == pytest.approx(share, abs=0.01)
+    assert not noisy[is_lost].any()
+    assert abs(correlation(is_lost[1:], is_lost[:-1])) < 0.03
+    np.testing.assert_allclose(noisy[~is_lost], clean[~is_lost] / 255, atol=1 / 1000)
+
+
+def test_black_pixels_that_are_left_do_not_look_lost() -> None:
+    noisy = Bernoulli(0.5, 0.5).draw(np.zeros_like(FLAT), rng())
+    assert set(np.unique(noisy)) == {0, np.float32(2**-10)}
+
+
+@pytest.mark.parametrize("share", [0.1, 0.7])
+def test_impulses_are_uniform_colours(share: float) -> None:
+    noisy = Impulse(share, share).draw(FLAT, rng())
+    hit = (noisy != np.float32(0.4)).any(axis=2)
+    assert hit.mean() == pytest.approx(share, abs=0.02)
+    colours = noisy[hit]
+    assert colours.mean() == pytest.approx(0.5, abs=0.03)
+    assert colours.var() == pytest.approx(1 / 12, rel=0.05)
+    assert abs(correlation(colours[:, 0], colours[:, 1])) < 0.1
+
+
+@pytest.mark.parametrize("share", [0.05, 0.25, 0.5])
+def test_words_cover_their_share_and_leave_the_rest(share: float) -> None:
+    noisy = Text(share, share).draw(FLAT, rng())
+    written = (noisy != np.float32(0.4)).any(axis=2)
+    assert share <= written.mean() < share + 0.08
+    assert len(np.unique(noisy[written], axis=0)) > 3  # a colour for each word
+    assert correlation(written[:, 1:], written[:, :-1]) > 0.4  # strokes, no dust
+
+
+def test_words_need_no_room() -> None:
+    assert (Text(0.5, 0.5).draw(FLAT[:2, :3], rng()) != np.float32(0.4)).any(axis=2).sum() >= 3
+
+
+@pytest.mark.parametrize(
+    ("text", "loss"),
+    [
+        ("gauss:25", "mse"),
+        ("speckle:9", "mse"),
+        ("bernoulli:0.5", "masked"),
+        ("impulse:0.5", "l0"),
+        ("text:0.2", "l1"),
+    ],
+)
+def test_every_model_names_the_loss_that_finds_the_clean_picture(text: str, loss: str) -> None:
+    assert parse(text).loss == loss
 
 
 # --- point samples ------------------------------------------------------------------------------
@@ -220,6 +308,12 @@ def test_a_picture_that_is_no_multiple_of_the_block_is_refused() -> None:
         ("gauss:12.5", Gaussian(12.5, 12.5)),
         ("poisson:30", Poisson(30, 30)),
         ("poisson:0.001-50", Poisson(0.001, 50)),
+        ("poisson-gauss:30,10", PoissonGaussian(30, 30, 10, 10)),
+        ("poisson-gauss:5-50,0-20", PoissonGaussian(5, 50, 0, 20)),
+        ("speckle:40", Speckle(40, 40)),
+        ("bernoulli:0-0.95", Bernoulli(0, 0.95)),
+        ("impulse:0.5", Impulse(0.5, 0.5)),
+        ("text:0-0.5", Text(0, 0.5)),
         ("point:8", PointSample(8)),
     ],
 )
@@ -255,6 +349,10 @@ def test_every_model_parses_back_from_its_text(kind: type, low: float, width: fl
         "gauss:٣",
         "point:8-9",
         "point:2.5",
+        "point:8,2",
+        "gauss:25,3",
+        "poisson-gauss:30",
+        "poisson-gauss:30,",
     ],
 )
 def test_texts_without_meaning_are_refused_with_the_forms(text: str) -> None:
@@ -270,6 +368,12 @@ def test_texts_without_meaning_are_refused_with_the_forms(text: str) -> None:
         ("gauss:1" + 39 * "0", r"sigma 1e\+39-1e\+39; expected 0 <= low <= high <= 1e4"),
         ("poisson:0", "expected 0 < low"),
         ("poisson:99999999999", "<= 1e9"),
+        ("poisson-gauss:0,1", "expected 0 < low"),
+        ("poisson-gauss:9,20000", "sigma 20000-20000"),
+        ("speckle:9-8", "speckle: sigma 9-8; expected"),
+        ("bernoulli:1", "bernoulli: share of pixels 1-1; expected 0 <= low <= high <= 0.99"),
+        ("impulse:1.5", "<= 0.99"),
+        ("text:0.6", "<= 0.5"),
         ("point:1", "expected 2 .. 64"),
         ("point:65", "expected 2 .. 64"),
     ],

@@ -62,7 +62,12 @@ def autoencoder() -> nn.Module:
     return models.autoencoder((6, 8), seed=3)
 
 
-MAKERS = [autoencoder, plain, unet, uneven]
+def small_unet() -> nn.Module:
+    """What people train: shifted, with a skip at every level, and added to the picture."""
+    return models.small_unet(width=12, depth=2, seed=3)
+
+
+MAKERS = [autoencoder, plain, unet, small_unet, uneven]
 SIZES = [(31, 31), (32, 33), (31, 257), (8, 700), (255, 9), (65, 130), (1, 90)]
 each_model = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
 

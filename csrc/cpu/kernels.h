@@ -1,5 +1,5 @@
 // What is compiled once for each instruction set: the micro-kernels and the inner loops of im2col,
-// of col2im and of all that is pointwise. isa.cpp holds the table and picks.
+// of col2im, of pooling and of all that is pointwise. isa.cpp holds the table and picks.
 //
 // One file for each instruction set (kernels_avx2.cpp, ...) includes the .inl files inside a target
 // region, in an anonymous namespace, after all headers: nothing compiled there can be taken by the
@@ -51,6 +51,12 @@ struct Kernels {
                           int64_t stride_w, int64_t channels, const ConvShape& shape, bool streams);
   void (*col2im_channels)(T* plane, int64_t stride_c, int64_t stride_h, int64_t stride_w,
                           const T* columns, int64_t channels, const ConvShape& shape, bool streams);
+
+  // One row of max pooling and of nearest upsampling's sums, see pooling.inl.
+  void (*keep_larger)(T* best, int64_t* where, const T* candidate, int64_t pixel, int64_t stride,
+                      int64_t runs, int64_t run);
+  void (*add_block)(T* sums, const T* from, int64_t runs, int64_t run, int64_t block_h,
+                    int64_t block_w);
 
   PointwiseKernels<T> pointwise;
   Ruler<T> ruler;

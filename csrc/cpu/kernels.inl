@@ -13,6 +13,8 @@ Kernels<typename Vec::T> kernels(KernelTable<OuterKernel<typename Vec::T>> outer
           add_pixels<Vec>,
           im2col_channels<T>,
           col2im_channels<T>,
+          keep_larger<T>,
+          add_block<T>,
           kPointwise<T>,
           ruler<Vec, kRulerAccumulators>()};
 }

@@ -22,6 +22,7 @@ constexpr int64_t kVectorBytes = 64;
 constexpr bool kFused = true;
 #include "cpu/im2col.inl"
 #include "cpu/pointwise.inl"
+#include "cpu/pooling.inl"
 
 // Keeps the compiler from loading a value again for each instruction that uses it.
 template <class V>

@@ -13,6 +13,7 @@ constexpr int64_t kVectorBytes = 16;
 constexpr bool kFused = false;
 #include "cpu/im2col.inl"
 #include "cpu/pointwise.inl"
+#include "cpu/pooling.inl"
 
 template <class Element, class Vector>
 struct Portable {

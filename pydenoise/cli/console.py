@@ -20,7 +20,10 @@ Weights = Annotated[
     Path,
     typer.Option("--model", "-m", metavar="WEIGHTS", help="Trained weights, a .safetensors file."),
 ]
-NOISE_FORMS = "gauss:25, gauss:0-50, poisson:30 or point:8"
+NOISE_FORMS = (
+    "gauss:25, gauss:0-50, poisson:30, poisson-gauss:30,10, speckle:40, bernoulli:0.5, "
+    "impulse:0.5, text:0.25 or point:8"
+)
 
 # What the parser raises, an exception of click, which typer may bring along under its own name.
 BAD_USAGE: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")

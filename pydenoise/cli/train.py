@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from pydenoise.cli import sources
+from pydenoise.cli import networks, sources
 from pydenoise.cli.console import (
     NOISE_FORMS,
     Json,
@@ -19,41 +18,10 @@ from pydenoise.cli.console import (
     print_measures,
     say,
 )
+from pydenoise.cli.networks import LossName, NetworkName, ObjectiveName, OptimizerName, ScheduleName
 from pydenoise.cli.progress import watching
 
-if TYPE_CHECKING:
-    from pydenoise.nn import Module
-    from pydenoise.objectives import Objective
-    from pydenoise.optim import Optimizer, Schedule
-
 WEIGHTS, LOG, CURVE = "model.safetensors", "log.jsonl", "curve.png"
-
-
-class OptimizerName(StrEnum):
-    """Optimizers by name."""
-
-    SGD = "sgd"
-    ADAM = "adam"
-    ADAMW = "adamw"
-
-
-class ObjectiveName(StrEnum):
-    """Objectives by name."""
-
-    NOISE2NOISE = "noise2noise"
-    NEIGHBOR2NEIGHBOR = "neighbor2neighbor"
-
-
-class ScheduleName(StrEnum):
-    """Schedules of the learning rate by name."""
-
-    CONSTANT = "constant"
-    STEP = "step"
-    COSINE = "cosine"
-    RAMP = "ramp"
-
-
-DEFAULT_RATES = {OptimizerName.SGD: 0.5, OptimizerName.ADAM: 3e-3, OptimizerName.ADAMW: 3e-3}
 
 
 def train(
@@ -102,26 +70,44 @@ def train(
         int | None,
         typer.Option(min=0, help="Pictures of a folder kept to measure on; a tenth if omitted."),
     ] = None,
+    model_name: Annotated[
+        NetworkName, typer.Option("--model", help="The network; unet is that of the paper.")
+    ] = NetworkName.AUTOENCODER,
+    loss: Annotated[
+        LossName, typer.Option(help="What is minimised; auto: what the kind of noise asks for.")
+    ] = LossName.AUTO,
     epochs: Annotated[int, typer.Option(min=1)] = 10,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="Fewer epochs if they would take longer.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     optimizer: Annotated[OptimizerName, typer.Option()] = OptimizerName.ADAM,
     lr: Annotated[
         float | None,
-        typer.Option(min=0, help="Learning rate; 0.5 for sgd and 0.003 for adam if omitted."),
+        typer.Option(
+            min=0, help="Learning rate; for sgd 0.5, else 0.003, or 0.001 for a unet, if omitted."
+        ),
     ] = None,
     momentum: Annotated[float, typer.Option(min=0, max=1, help="Of sgd.")] = 0.9,
     schedule: Annotated[
-        ScheduleName, typer.Option(help="How the learning rate falls.")
-    ] = ScheduleName.COSINE,
+        ScheduleName | None,
+        typer.Option(help="How the learning rate falls; cosine, or ramp for a unet, if omitted."),
+    ] = None,
     average: Annotated[
         float,
         typer.Option(min=0, max=0.999999, help="Decay of the averaged weights; 0: none."),
     ] = 0.999,
     augment: Annotated[bool, typer.Option(help="Turn, mirror and swap pairs at random.")] = True,
     channels: Annotated[
-        str, typer.Option(help="Channels of the network's levels, separated by commas.")
-    ] = "48,96",
-    crop: Annotated[int, typer.Option(min=4, help="Pixels on a side of a training crop.")] = 32,
+        str | None,
+        typer.Option(help="Channels of the autoencoder's levels; 48,96 if omitted."),
+    ] = None,
+    crop: Annotated[
+        int | None,
+        typer.Option(
+            min=4, help="Pixels on a side of a training crop; 32, or 64 for a unet, if omitted."
+        ),
+    ] = None,
     pairs_count: Annotated[
         int | None, typer.Option(min=1, help="Pairs per epoch; as many as fit if omitted.")
     ] = None,
@@ -141,12 +127,14 @@ def train(
     if value_range is not None and not value_range[0] < value_range[1]:
         raise typer.BadParameter("--range expects two numbers, the lower first")
     _refuse_filled(out, overwrite)
-    widths = _whole_numbers(channels)
+    widths = networks.level_channels(model_name, channels)
+    recipe = networks.RECIPES[model_name]
+    crop = recipe.crop if crop is None else crop
 
-    from pydenoise import metrics, models, report, training
+    from pydenoise import metrics, report, training
     from pydenoise.atomic import new_folder
     from pydenoise.checkpoint import save_weights
-    from pydenoise.data import Augmented
+    from pydenoise.data import Augmented, parse
 
     cut = sources.Cut(crop, pairs_count, seed)
     if data is None:
@@ -159,9 +147,10 @@ def train(
     source, measured_on, bounds = material
     if augment:
         source = Augmented(source, transpose=source.shape[1] == source.shape[2], seed=seed)
-    model = models.autoencoder(widths, source.channels, seed=seed)
+    model = networks.network(model_name, widths, source.channels, seed)
     _refuse_odd_sizes(source.shape, model.size_multiple * (2 if is_single else 1))
-    rule = _optimizer(optimizer, model, lr, momentum)
+    rule = networks.optimizer(optimizer, model, recipe, lr, momentum)
+    learned = networks.objective(objective, loss, None if noise is None else parse(noise), seed)
     if measured_on is None:
         say("no clean pictures to measure on: the log holds the loss alone")
     with new_folder(out, LOG), watching("training") as progress:
@@ -172,13 +161,14 @@ def train(
             epochs=epochs,
             batch_size=batch_size,
             optimizer=rule,
-            schedule=_schedule(schedule),
-            objective=_objective(objective, noise, seed),
+            schedule=networks.schedule(schedule or recipe.schedule),
+            objective=learned,
             validation=measured_on,
             average=average,
             seed=seed,
             log=out / LOG,
             progress=progress,
+            time_limit=None if minutes is None else 60 * minutes,
         )
         trained_on = json.dumps(source.describe())
         save_weights(
@@ -217,50 +207,12 @@ def _refuse_filled(out: Path, overwrite: bool) -> None:
         raise NotADirectoryError(f"{out}: is a file; name a folder for the result")
 
 
-def _whole_numbers(text: str) -> list[int]:
-    try:
-        return [int(word) for word in text.split(",")]
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is no list of whole numbers such as 48,96", param_hint="--channels"
-        ) from None
-
-
 def _refuse_odd_sizes(shape: tuple[int, int, int], multiple: int) -> None:
     if shape[1] % multiple or shape[2] % multiple:
         raise ValueError(
             f"training pictures are {shape[1]}x{shape[2]}; this network takes multiples of "
-            f"{multiple}: choose another --crop or fewer --channels"
+            f"{multiple}: choose another --crop, fewer --channels or another --model"
         )
-
-
-def _optimizer(name: OptimizerName, model: Module, lr: float | None, momentum: float) -> Optimizer:
-    from pydenoise import optim
-
-    rate = DEFAULT_RATES[name] if lr is None else lr
-    if name is OptimizerName.SGD:
-        return optim.SGD(model, lr=rate, momentum=momentum)
-    return (optim.Adam if name is OptimizerName.ADAM else optim.AdamW)(model, lr=rate)
-
-
-def _objective(name: ObjectiveName, noise: str | None, seed: int) -> Objective:
-    from pydenoise import objectives
-
-    if name is ObjectiveName.NOISE2NOISE:
-        return objectives.Noise2Noise()
-    # the paper's strengths for real and for synthetic noise
-    return objectives.Neighbor2Neighbor(strength=1 if noise is None else 2, seed=seed)
-
-
-def _schedule(name: ScheduleName) -> Schedule:
-    from pydenoise import optim
-
-    return {
-        ScheduleName.CONSTANT: optim.constant(),
-        ScheduleName.STEP: optim.step(every=1 / 3, gamma=0.1),
-        ScheduleName.COSINE: optim.cosine(),
-        ScheduleName.RAMP: optim.ramp_down(),
-    }[name]
 
 
 def _show(summary: dict[str, Any]) -> None:

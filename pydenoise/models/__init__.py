@@ -7,12 +7,16 @@ from typing import Any
 
 from pydenoise import nn
 from pydenoise.models.autoencoder import autoencoder
+from pydenoise.models.unet import small_unet, unet
 from pydenoise.models.zero_shot import zero_shot
 
-__all__ = ["autoencoder", "build", "zero_shot"]
+__all__ = ["autoencoder", "build", "small_unet", "unet", "zero_shot"]
 
-_BUILDERS: dict[str, Callable[..., nn.Module]] = {"autoencoder": autoencoder}
-_ARGUMENTS = {"autoencoder": {"channels", "in_channels"}}
+_BUILDERS: dict[str, Callable[..., nn.Module]] = {"autoencoder": autoencoder, "unet": unet}
+_ARGUMENTS = {
+    "autoencoder": {"channels", "in_channels"},
+    "unet": {"channels", "width", "depth", "residual"},
+}
 
 
 def build(architecture: dict[str, Any]) -> nn.Module:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from pydenoise import nn
-from pydenoise.models.sizes import whole_numbers
+from pydenoise.models.sizes import whole_number, whole_numbers
 
 
 def autoencoder(
@@ -53,7 +53,7 @@ def autoencoder(
     85731
     """
     widths = whole_numbers("autoencoder", "channels", channels)
-    (in_channels,) = whole_numbers("autoencoder", "in_channels", (in_channels,))
+    in_channels = whole_number("autoencoder", "in_channels", in_channels)
     generator = nn.init.seeded(seed)
     model = nn.Sequential()
     down = [in_channels, *widths]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pydenoise import nn
-from pydenoise.models.sizes import whole_numbers
+from pydenoise.models.sizes import whole_number
 
 SLOPE = 0.2
 
@@ -40,8 +40,8 @@ def zero_shot(channels: int = 3, width: int = 48, *, seed: int | None = None) ->
     >>> sum(parameter.data.numel() for parameter in zero_shot().parameters())
     22275
     """
-    (channels,) = whole_numbers("zero_shot", "channels", (channels,))
-    (width,) = whole_numbers("zero_shot", "width", (width,))
+    whole_number("zero_shot", "channels", channels)
+    whole_number("zero_shot", "width", width)
     generator = nn.init.seeded(seed)
     return nn.Sequential(
         nn.Conv2d(channels, width, 3, padding=1, generator=generator),

@@ -7,16 +7,17 @@ and adds to those of the parameters. Plain float32 or float64 tensors in and out
 from __future__ import annotations
 
 from . import init
-from .activation import LeakyReLU, ReLU, Sigmoid
-from .containers import Sequential, Skip
+from .activation import LeakyReLU, ReLU, Shift, Sigmoid
+from .containers import Residual, Sequential, Skip
 from .conv import Conv2d, ConvTranspose2d
-from .loss import L1Loss, Loss, MSELoss
+from .loss import AnnealedL0Loss, L1Loss, Loss, MaskedMSELoss, MSELoss
 from .module import LoadedKeys, Module, no_backward
 from .parameter import FlatParameters, Parameter
 from .pooling import AvgPool2d, MaxPool2d, Upsample
 from .unfold import Fold, Unfold
 
 __all__ = [
+    "AnnealedL0Loss",
     "AvgPool2d",
     "Conv2d",
     "ConvTranspose2d",
@@ -27,11 +28,14 @@ __all__ = [
     "LoadedKeys",
     "Loss",
     "MSELoss",
+    "MaskedMSELoss",
     "MaxPool2d",
     "Module",
     "Parameter",
     "ReLU",
+    "Residual",
     "Sequential",
+    "Shift",
     "Sigmoid",
     "Skip",
     "Unfold",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pydenoise import ops
+from pydenoise import memory, ops
 
 from .module import Module
 from .window import Window
@@ -141,6 +141,40 @@ class Sigmoid(Module):
     def backward(self, grad_output: Tensor) -> Tensor:
         (output,) = self._recall(grad_output)
         return ops.sigmoid_backward(grad_output, output)
+
+    def reads(self, window: Window, axis: int) -> Window:
+        return window
+
+
+class Shift(Module):
+    """A number added to every element.
+
+    ::
+
+        forward    z  = x + v
+        backward   gx = gz
+
+    Parameters
+    ----------
+    value : float
+        The number `v`.
+    """
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = float(value)
+
+    def forward(self, input: Tensor) -> Tensor:
+        output = memory.copy(input, memory.format_of(input)).add_(self.value)
+        self._keep(output)
+        return output
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        self._recall(grad_output)
+        return memory.copy(grad_output, memory.format_of(grad_output))
+
+    def extra_repr(self) -> str:
+        return f"{self.value:g}"
 
     def reads(self, window: Window, axis: int) -> Window:
         return window

@@ -1,4 +1,4 @@
-"""Modules made of modules: one after the other, and a branch beside its own input."""
+"""Modules made of modules: one after the other, and a branch beside its input or added to it."""
 
 from __future__ import annotations
 
@@ -223,3 +223,60 @@ class Skip(Module):
                 "Skip: the branch must keep batch, height and width of its input; "
                 f"input {tuple(input.shape)}, branch output {tuple(beside.shape)}"
             )
+
+
+class Residual(Module):
+    """A branch's output and the branch's input, added up.
+
+    ::
+
+        forward    z  = x + branch(x)
+        backward   gx = gz + branch'(gz)
+
+    Parameters
+    ----------
+    branch : Module
+        Keeps the shape: ``(N, C, H, W) -> (N, C, H, W)``.
+
+    Raises
+    ------
+    ValueError
+        In forward, where the branch changes the shape.
+
+    Notes
+    -----
+    K. He et al., "Deep residual learning for image recognition", CVPR 2016.
+    """
+
+    branch: Module
+
+    def __init__(self, branch: Module) -> None:
+        super().__init__()
+        self.branch = branch
+
+    def forward(self, input: Tensor) -> Tensor:
+        with interior(self):
+            change: Tensor = self.branch.forward(input)
+        if change.shape != input.shape:
+            raise ValueError(
+                "Residual: the branch must keep the shape of its input; "
+                f"input {tuple(input.shape)}, branch output {tuple(change.shape)}"
+            )
+        output = memory.copy(input, memory.format_of(input)).add_(change.detach())
+        self._keep(output)
+        return output
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        self._recall(grad_output)
+        with interior(self):
+            through: Tensor = self.branch.backward(grad_output)
+        grad_input = memory.copy(grad_output, memory.format_of(grad_output))
+        return grad_input.add_(through.detach())
+
+    def backward_parameters(self, grad_output: Tensor) -> None:
+        self._recall(grad_output)
+        with interior(self):
+            self.branch.backward_parameters(grad_output)
+
+    def reads(self, window: Window, axis: int) -> Window:
+        return self.branch.reads(window, axis).joined(window)

@@ -31,6 +31,10 @@ class Noise2Noise(Objective):
     def __init__(self, loss: nn.Loss | None = None) -> None:
         self.loss = nn.MSELoss() if loss is None else loss
 
+    def begin(self, epoch: int, progress: float) -> None:
+        """Hand the progress on to the loss, which may sink with the run."""
+        self.loss.begin(progress)
+
     def step(self, model: nn.Module, source: Tensor, target: Tensor, share: float = 1.0) -> float:
         """Add the gradient of one batch to the parameters' gradients.
 

@@ -32,6 +32,8 @@ from ._cuda import RULE_NUMBERS, Deferred, rule_row
 from ._finish import Finish
 from ._pointwise import (
     adam_step,
+    l0_loss,
+    l0_loss_backward,
     l1_loss,
     l1_loss_backward,
     leaky_relu,
@@ -74,6 +76,8 @@ __all__ = [
     "current_algorithm",
     "fastest_format",
     "im2col",
+    "l0_loss",
+    "l0_loss_backward",
     "l1_loss",
     "l1_loss_backward",
     "leaky_relu",

@@ -2,8 +2,8 @@
 
 Function names and argument order are those of `_reference`. The binding asks each tensor for its
 address and byte count and checks them against the shape again; what it cannot know (dtype, layout,
-device) is settled here. Pooling and upsampling have no kernel of their own yet and are the
-reference's.
+device) is settled here. Pooling and upsampling have kernels for main memory alone, average pooling
+none, and are the reference's elsewhere.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from . import _reference
 from ._compiled_pointwise import Pointwise
+from ._compiled_pooling import Pooling
 from ._finish import Finish, apply
 from ._library import dense
 from ._shape import ConvShape
@@ -185,8 +186,8 @@ class Compiled(Pointwise):
         self._library.add_bias(image.dtype is _DOUBLE, image, last, bias, image.shape)
 
 
-class OnProcessor(Compiled):
-    """The kernels for main memory, which have Winograd's products as well."""
+class OnProcessor(Pooling, Compiled):
+    """The kernels for main memory, which have Winograd's products and pooling as well."""
 
     def __init__(self, library: Any) -> None:
         super().__init__(library)

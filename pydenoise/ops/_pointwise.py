@@ -119,6 +119,29 @@ def l1_loss_backward(
     return out
 
 
+def l0_loss(input: Tensor, target: Tensor, gamma: float) -> float:
+    """``mean (|y - t| + 1e-8)^gamma`` over all elements, summed in float64."""
+    input, target = _pair("l0_loss", input, target)
+    loss: float = select(input).l0_loss(input, target, float(gamma))
+    return loss
+
+
+def l0_loss_backward(
+    input: Tensor,
+    target: Tensor,
+    gamma: float,
+    grad_output: float = 1.0,
+    *,
+    out: Tensor | None = None,
+) -> Tensor:
+    """``g gamma (|y - t| + 1e-8)^(gamma - 1) sign(y - t) / count``, that of ``g l0_loss``."""
+    op = "l0_loss_backward"
+    input, target = _pair(op, input, target)
+    out = _check.output(op, out, input.shape, input, [input, target])
+    select(input).l0_loss_backward(out, input, target, float(gamma), float(grad_output))
+    return out
+
+
 def _state(op: str, names: tuple[str, ...], tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Tensors that an optimizer updates together: contiguous, of one shape, dtype and device."""
     plain = _check.of_one_shape(op, names, tensors)

@@ -108,7 +108,7 @@ def max_pool2d_backward(
             f"{op}: input_size {(n, c, h, w)} does not belong to grad_output "
             f"{tuple(grad_output.shape)}"
         )
-    if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < h * w:
+    if indices.numel() and not 0 <= min(ends := indices.aminmax()) <= max(ends) < h * w:
         raise ValueError(f"{op}: indices must lie in a picture of {h} x {w} pixels")
     out = _check.output(op, out, (n, c, h, w), grad_output, [grad_output])
     select(grad_output).max_pool2d_backward(out, grad_output, indices)

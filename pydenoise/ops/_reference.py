@@ -29,6 +29,8 @@ from torch import Tensor
 
 from ._reference_pointwise import (
     adam_step,
+    l0_loss,
+    l0_loss_backward,
     l1_loss,
     l1_loss_backward,
     leaky_relu,
@@ -54,6 +56,8 @@ __all__ = [
     "conv2d_grad_input",
     "conv2d_grad_weight",
     "im2col",
+    "l0_loss",
+    "l0_loss_backward",
     "l1_loss",
     "l1_loss_backward",
     "leaky_relu",

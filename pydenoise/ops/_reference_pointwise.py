@@ -70,6 +70,25 @@ def l1_loss_backward(out: Tensor, input: Tensor, target: Tensor, grad_output: fl
     out.copy_((input - target).sign() * (grad_output / max(input.numel(), 1)))
 
 
+L0_FLOOR = 1e-8
+"""What keeps the power of a distance of zero, and its slope, finite."""
+
+
+def l0_loss(input: Tensor, target: Tensor, gamma: float) -> float:
+    """mean (|y - t| + 1e-8)^gamma."""
+    distance = (input.double() - target.double()).abs()
+    return float((distance + L0_FLOOR).pow(gamma).mean())
+
+
+def l0_loss_backward(
+    out: Tensor, input: Tensor, target: Tensor, gamma: float, grad_output: float
+) -> None:
+    """gamma (|y - t| + 1e-8)^(gamma - 1) sign(y - t) / count."""
+    difference = input - target
+    slope = (difference.abs() + L0_FLOOR).pow(gamma - 1) * difference.sign()
+    out.copy_(slope * (gamma * grad_output / max(input.numel(), 1)))
+
+
 # Optimizer updates, in place
 
 
