@@ -26,7 +26,8 @@ CSRC = ROOT / "csrc"
 KERNELS = {"memory", "ops"}
 NETWORK = KERNELS | {"nn", "models", "optim", "playback", "objectives"}
 LEAVES = {"atomic", "data", "metrics", "checkpoint", "report", "diagnosis"}
-PUBLIC = NETWORK | LEAVES | {"training", "inference", "zero_shot", "denoiser", "distributed"}
+METHODS = {"inference", "zero_shot", "classic"}
+PUBLIC = NETWORK | LEAVES | METHODS | {"training", "denoiser", "distributed", "comparison"}
 MAY_IMPORT = {
     "memory": set(),
     "ops": {"memory"},
@@ -48,6 +49,8 @@ MAY_IMPORT = {
     "tiles": {"memory", "nn"},
     "inference": NETWORK | LEAVES | {"tiles"},
     "zero_shot": NETWORK | LEAVES | {"steps", "inference", "tiles"},
+    "classic": set(),
+    "comparison": LEAVES | METHODS,
     "denoiser": NETWORK | LEAVES | {"training", "inference", "zero_shot"},
     "ee559": PUBLIC,
     "benchmark": PUBLIC,

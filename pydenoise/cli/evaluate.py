@@ -1,10 +1,12 @@
-"""`pydenoise eval DATA -m WEIGHTS`: how near trained weights bring noisy pictures to clean ones."""
+"""`pydenoise eval DATA`: how near weights, or several methods, bring noisy pictures to clean."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from statistics import fmean
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -12,25 +14,44 @@ from pydenoise.cli.console import (
     NOISE_FORMS,
     Json,
     Seed,
-    Weights,
     print_json,
     print_measures,
+    print_table,
+    say,
 )
 from pydenoise.cli.sources import network, note_skipped
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pydenoise.comparison import Measured
     from pydenoise.data.folders import ValueRange
+    from pydenoise.nn import Module
 
     NoisyAndClean: TypeAlias = tuple[Tensor, Tensor]
 
+_SECONDS_BETWEEN_LINES = 5.0
+
 
 def evaluate(
-    model: Weights,
     data: Annotated[
         Path | None,
         typer.Argument(metavar="DATA", help="A folder of clean pictures, or the course's .pkl."),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", "-m", metavar="WEIGHTS", help="Trained weights, a .safetensors file."
+        ),
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Compare them, each in a process of its own: zero-shot, zero-shot-paper, model "
+            "(that of -m), nlm, nlm-best (knows the clean picture), wavelet, tv, bm3d (where it is "
+            "installed), with commas between.",
+        ),
     ] = None,
     noise: Annotated[
         str | None, typer.Option(help=f"Noise to put on clean pictures: {NOISE_FORMS}.")
@@ -42,23 +63,105 @@ def evaluate(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Measure trained weights: PSNR both ways and SSIM, before and after."""
+    """Measure trained weights, or methods side by side: PSNR and SSIM against clean pictures."""
     _check_usage(data, noise, pairs)
+    chosen = _chosen(methods, model)
+    trained = network(model) if model else None
+    value_range = trained.value_range if trained else None
+    pictures, about = _noisy_and_clean(data, noise, pairs, seed, value_range)
+    if methods:
+        _compare(chosen, model, pictures, about, as_json)
+    else:
+        assert model is not None and trained is not None
+        _measure_weights(str(model), trained, pictures, about, as_json)
+
+
+def _measure_weights(
+    name: str, trained: Module, pictures: list[NoisyAndClean], about: str, as_json: bool
+) -> None:
     from pydenoise.inference import Scene, compare, denoise
 
-    trained = network(model)
-    pictures, about = _noisy_and_clean(data, noise, pairs, seed, trained.value_range)
     began = time.perf_counter()
     scenes = [Scene(noisy, denoise(trained, noisy), clean) for noisy, clean in pictures]
     seconds = time.perf_counter() - began
     measures = compare(scenes)
     speed = measures["pictures"] / seconds
     if as_json:
-        extra = {"pictures_per_second": speed, "data": about, "model": str(model)}
+        extra = {"pictures_per_second": speed, "data": about, "model": name}
         print_json(measures | extra)
         return
-    print_measures(f"{model.name} on {measures['pictures']} pictures: {about}", measures)
+    print_measures(f"{Path(name).name} on {measures['pictures']} pictures: {about}", measures)
     typer.echo(f"{speed:,.1f} pictures per second")
+
+
+def _compare(
+    methods: list[str], model: Path | None, pictures: list[NoisyAndClean], about: str, as_json: bool
+) -> None:
+    """A table with a row for each method, and one for the noisy pictures."""
+    import torch
+
+    from pydenoise import comparison
+    from pydenoise.data import to_array
+
+    scenes = [
+        (to_array(noisy, "f4"), to_array(clean, "f4"))
+        for batch in pictures
+        for noisy, clean in zip(*batch, strict=True)
+    ]
+    noisy = _means([comparison.Measured(*comparison.score(*scene), 0, None) for scene in scenes])
+    found: dict[str, dict[str, Any]] = {}
+    for method in methods:
+        if reason := comparison.reason_missing(method):
+            say(f"{method}: {reason}")
+            found[method] = {"missing": reason}
+        else:
+            measured = comparison.measure(method, scenes, model)
+            found[method] = _means(list(_telling(method, len(scenes), measured)))
+    threads = torch.get_num_threads()
+    if as_json:
+        print_json(
+            {"pictures": len(scenes), "data": about, "threads": threads}
+            | {f"{name}_noisy": noisy[name] for name in ("psnr", "ssim")}
+            | {"methods": found}
+        )
+        return
+    rows = [["noisy", f"{noisy['psnr']:.2f}", "", _figure(noisy["ssim"], ".4f"), "", ""]]
+    rows += [_row(comparison.METHODS[method], found[method], noisy) for method in methods]
+    title = f"{len(scenes)} pictures, {threads} threads: {about}"
+    print_table(title, ["", "PSNR, dB", "gain", "SSIM", "seconds each", "peak MB"], rows)
+
+
+def _row(name: str, means: dict[str, Any], noisy: dict[str, Any]) -> list[str]:
+    if "missing" in means:
+        return [f"{name}: {means['missing'].partition(';')[0]}", *[""] * 5]
+    gain = means["psnr"] - noisy["psnr"]
+    return [
+        *(name, f"{means['psnr']:.2f}", f"{gain:+.2f}", _figure(means["ssim"], ".4f")),
+        *(f"{means['seconds']:.2f}", _figure(means["peak_mb"], ".0f")),
+    ]
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _means(measured: list[Measured]) -> dict[str, float | None]:
+    """Over the pictures, and the largest peak; None where one of them is."""
+    means: dict[str, float | None] = {}
+    for name, column in zip(measured[0]._fields, zip(*measured, strict=True), strict=True):
+        combined = max if name == "peak_mb" else fmean
+        means[name] = None if None in column else combined(column)
+    return means
+
+
+def _telling(method: str, count: int, measured: Iterator[Measured]) -> Iterator[Measured]:
+    """What is measured, with a line on stderr every few seconds."""
+    said = time.monotonic()
+    for number, picture in enumerate(measured, 1):
+        if time.monotonic() - said >= _SECONDS_BETWEEN_LINES:
+            said = time.monotonic()
+            say(f"{method}: {number} of {count} pictures")
+        yield picture
 
 
 def _check_usage(data: Path | None, noise: str | None, pairs: tuple[Path, Path] | None) -> None:
@@ -69,6 +172,22 @@ def _check_usage(data: Path | None, noise: str | None, pairs: tuple[Path, Path] 
         raise typer.BadParameter("--noise is for a folder of clean pictures alone")
     if noise is None and is_folder:
         raise typer.BadParameter(f"clean pictures need noise: add --noise, {NOISE_FORMS}")
+
+
+def _chosen(methods: str | None, model: Path | None) -> list[str]:
+    """The names in a list with commas, each known; the weights alone where there is no list."""
+    if methods is None:
+        if model is None:
+            raise typer.BadParameter("give -m WEIGHTS to measure, or --methods to compare")
+        return ["model"]
+    from pydenoise.comparison import reason_missing
+
+    chosen = list(dict.fromkeys(word.strip() for word in methods.split(",")))
+    for method in chosen:
+        reason_missing(method)
+    if ("model" in chosen) != (model is not None):
+        raise typer.BadParameter("-m WEIGHTS and the method model need each other")
+    return chosen
 
 
 def _noisy_and_clean(

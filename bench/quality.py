@@ -1,0 +1,296 @@
+"""How good the denoisers are, in decibels and seconds, over folders of pictures.
+
+    python bench/quality.py SET12 SET14 [--methods nlm tv ...] [--models WEIGHTS ...]
+    python bench/quality.py SET12 SET14 --recipes
+    python bench/quality.py W2S-8bit FMD-sample S95-repeated --real [--models WEIGHTS ...]
+
+By default clean pictures get noise of a fixed seed, and every method gets them. `--recipes` holds
+the fast recipe against the paper's on the centres of eight pictures. `--real` takes microscopy and
+repeated captures, laid out as their folders are published, against the mean of many captures.
+
+Each figure is kept in bench/results/quality.json when it is measured; a run that was stopped goes
+on where it was. What is kept holds for the same noisy picture and the same code of the method. At
+the end README.md gets the table, and bench/results the plot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from itertools import cycle
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import readme
+from matplotlib.figure import Figure
+from quality_cache import Cache, Contender, Scene
+
+from pydenoise import benchmark, comparison, data
+
+NOISES = ("gauss:15", "gauss:25", "gauss:50", "poisson:30")
+RECIPES = ("zero-shot", "zero-shot-paper")
+RECIPE_NOISES = ("gauss:25", "poisson:30")
+RECIPE_SIDE = 192
+RECIPE_PICTURES = {
+    "Set12": ("01", "04", "08", "10"),
+    "Set14": ("monarch", "lenna", "baboon", "flowers"),
+}
+MEAN_OF_50 = {  # FMD-sample: a capture, and the mean of 50 of its scene
+    "image_R_1_001.png": "image_R_1_avg50.png",
+    "BPAE_R_Channel_noisy_image.png": "BPAE_R_Channel_gt_image.png",
+    "test2d_raw_Confocal_FISH_3.png": "test2d_gt_gt_Confocal_FISH_3.png",
+    "test2d_raw_WideField_BPAE_raw_rgb_new1.png": "test2d_gt_WideField_BPAE_gt_rgb_new1.png",
+}
+SEED = 0
+COLOURS = ("#c0392b", "#e59866", "#7d3c98", "#2c6fbb", "#7fb3e0", "#1e7d4f", "#b7950b", "#566573")
+
+
+# --- pictures -----------------------------------------------------------------------------------
+
+
+def colours(path: Path) -> np.ndarray:
+    """A picture of 8 bits without its alpha, (H, W) or (H, W, C)."""
+    pixels = data.read(path)
+    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
+        pixels = pixels[..., 0] if pixels.shape[2] == 2 else pixels[..., :3]
+    return np.ascontiguousarray(pixels)
+
+
+def with_noise(folders: Sequence[Path], noise: str, side: int | None = None) -> Iterator[Scene]:
+    """The pictures of folders, or the centres of those that compare the recipes, with noise."""
+    model = data.parse(noise)
+    for folder in folders:
+        for index, path in enumerate(data.list_pictures(folder)[0]):
+            if side is not None and path.stem not in RECIPE_PICTURES.get(folder.name, ()):
+                continue
+            pixels = colours(path)
+            if side is not None:
+                top, left = ((size - side) // 2 for size in pixels.shape[:2])
+                pixels = pixels[top : top + side, left : left + side]
+            noisy = model.draw(pixels, data.generator(SEED, 0, index, "picture"))
+            name = f"{folder.name}/{path.name}" + ("" if side is None else f" {side}x{side}")
+            yield Scene(folder.name, name, noise, noisy, model.expectation(pixels))
+
+
+def captures(folder: Path) -> Iterator[tuple[Path, np.ndarray]]:
+    """A capture of each scene, and the mean of others."""
+    if (folder / "avg400").is_dir():  # W2S-8bit
+        for path in data.list_pictures(folder / "avg1")[0]:
+            name = path.name.replace("input_avg1", "target_avg400")
+            yield path, colours(folder / "avg400" / name)
+    elif (folder / next(iter(MEAN_OF_50))).exists():  # FMD-sample
+        for noisy, mean in MEAN_OF_50.items():
+            yield folder / noisy, colours(folder / mean)
+    else:  # S95-repeated: six captures of a scene, of which the first three may be learned from
+        for scene in sorted(entry for entry in folder.iterdir() if entry.is_dir()):
+            paths = data.list_pictures(scene)[0]
+            yield paths[0], np.mean([colours(path) for path in paths[3:]], axis=0)
+
+
+def real(folders: Sequence[Path]) -> Iterator[Scene]:
+    """Captures, with the mean of many brought to their brightness.
+
+    Gain and offset are fitted once, by least squares from the mean to the noisy capture, and hold
+    for whatever is made of that capture.
+    """
+    for folder in folders:
+        for path, mean in captures(folder):
+            noisy = data.to_array(data.to_tensor(colours(path)), np.float32)
+            gain, offset = np.polyfit(mean.ravel().astype(np.float64), noisy.ravel(), 1)
+            clean = (gain * mean + offset).astype(np.float32)
+            yield Scene(folder.name, f"{folder.name}/{path.relative_to(folder)}", "", noisy, clean)
+
+
+# --- figures ------------------------------------------------------------------------------------
+
+
+def measured(
+    cache: Cache, contenders: Sequence[Contender], scenes: Sequence[Scene]
+) -> dict[str, list[dict[str, Any]]]:
+    """For each contender that is here what it made of the scenes; what is kept is not repeated."""
+    found = {}
+    for contender in contenders:
+        if comparison.reason_missing(contender.method):
+            continue
+        wanted = [scene for scene in scenes if not cache.holds(contender, scene)]
+        pictures = ((scene.noisy, scene.clean) for scene in wanted)
+        made = comparison.measure(contender.method, pictures, contender.weights)
+        for scene, figures in zip(wanted, made, strict=True):
+            cache.keep(contender, scene, figures._asdict())
+            print(
+                f"  {contender.title}, {scene.name} {scene.noise}: {figures.psnr:.2f} dB, "
+                f"{figures.seconds:.1f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+        found[contender.title] = [cache.figures(contender, scene) for scene in scenes]
+    return found
+
+
+def noisy_figures(scenes: Sequence[Scene]) -> list[dict[str, Any]]:
+    scores = [comparison.score(scene.noisy, scene.clean) for scene in scenes]
+    return [{"psnr": psnr, "ssim": ssim} for psnr, ssim in scores]
+
+
+def mean(figures: Sequence[dict[str, Any]], name: str) -> float:
+    return fmean(entry[name] for entry in figures)
+
+
+def environment(cache: Cache) -> str:
+    where = benchmark.environment()
+    threads = f"{where['threads']} thread{'s' if where['threads'] > 1 else ''}"
+    return (
+        f"{where['cpu']}, {threads}, {where['isa']}; torch {where['torch']}, scikit-image "
+        f"{version('scikit-image')}; pydenoise at {', '.join(cache.commits())}; seed {SEED}."
+    )
+
+
+def compare_methods(cache: Cache, contenders: Sequence[Contender], options: Any) -> str:
+    """Every contender over every folder and noise, as a table for each folder; draws the plot."""
+    by_noise: dict[str, list[Scene]] = {}
+    results: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for noise in options.noise:
+        scenes = by_noise[noise] = list(with_noise(options.folders, noise))[: options.first]
+        results[noise] = {"noisy": noisy_figures(scenes), **measured(cache, contenders, scenes)}
+    draw(options.results / "quality.png", results)
+    titles = ["", *(f"{noise}: dB / SSIM" for noise in options.noise), "seconds each", "peak MB"]
+    parts = [environment(cache)]
+    for folder in dict.fromkeys(scene.folder for scene in by_noise[options.noise[0]]):
+        here = [scene.folder == folder for scene in by_noise[options.noise[0]]]
+        rows = []
+        for title in results[options.noise[0]]:
+            columns = [
+                [
+                    entry
+                    for entry, is_here in zip(results[noise][title], here, strict=True)
+                    if is_here
+                ]
+                for noise in options.noise
+            ]
+            row = [f"{mean(column, 'psnr'):.2f} / {mean(column, 'ssim'):.3f}" for column in columns]
+            every = [entry for column in columns for entry in column]
+            rows.append([title, *row, *costs(every)])
+        for contender in contenders:
+            if reason := comparison.reason_missing(contender.method):
+                rows.append([f"{contender.title}: {reason}", *[""] * (len(titles) - 1)])
+        parts.append(f"**{folder}**, {sum(here)} pictures\n\n{readme.table(titles, rows)}")
+    return "\n\n".join(parts)
+
+
+def costs(figures: Sequence[dict[str, Any]]) -> list[str]:
+    """Mean seconds and largest peak, where they were measured."""
+    if "seconds" not in figures[0]:
+        return ["", ""]
+    peaks = [entry["peak_mb"] for entry in figures if entry["peak_mb"] is not None]
+    return [f"{mean(figures, 'seconds'):.2f}", f"{max(peaks):.0f}" if peaks else ""]
+
+
+def draw(path: Path, results: dict[str, dict[str, list[dict[str, Any]]]]) -> None:
+    """PSNR against seconds, means over all pictures, a panel for each noise."""
+    figure = Figure(figsize=(4 * len(results) + 2, 4), layout="constrained")
+    panels = figure.subplots(1, len(results), squeeze=False)[0]
+    for axes, (noise, found) in zip(panels, results.items(), strict=True):
+        for (title, figures), colour in zip(list(found.items())[1:], cycle(COLOURS), strict=False):
+            point = mean(figures, "seconds"), mean(figures, "psnr")
+            axes.plot(*point, "o", color=colour, label=title)
+        axes.set_xscale("log")
+        fastest, slowest = np.log10(axes.get_xlim())
+        axes.set_xlim(10 ** np.floor(fastest), 10 ** np.ceil(slowest))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
+        axes.set_title(noise, loc="left")
+        axes.set_xlabel("seconds for a picture")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylabel("PSNR, dB")
+    handles = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside right upper", fontsize=8, frameon=False)
+    figure.savefig(path, dpi=100)
+
+
+def compare_recipes(cache: Cache, options: Any) -> str:
+    """The fast recipe less the paper's, picture by picture."""
+    contenders = [Contender(name) for name in RECIPES]
+    scenes = [
+        scene
+        for noise in RECIPE_NOISES
+        for scene in with_noise(options.folders, noise, RECIPE_SIDE)
+    ][: options.first]
+    if not scenes:
+        raise SystemExit(f"--recipes wants the folders {' and '.join(RECIPE_PICTURES)}")
+    fast, paper = measured(cache, contenders, scenes).values()
+    rows = [
+        [
+            f"{scene.name}, {scene.noise}",
+            *(f"{ours['psnr']:.2f}", f"{theirs['psnr']:.2f}"),
+            f"{ours['psnr'] - theirs['psnr']:+.2f}",
+            *(f"{ours['seconds']:.1f}", f"{theirs['seconds']:.1f}"),
+        ]
+        for scene, ours, theirs in zip(scenes, fast, paper, strict=True)
+    ]
+    means = [mean(figures, name) for name in ("psnr", "seconds") for figures in (fast, paper)]
+    rows.append(
+        [
+            "mean",
+            *(f"{means[0]:.2f}", f"{means[1]:.2f}", f"{means[0] - means[1]:+.2f}"),
+            *(f"{means[2]:.1f}", f"{means[3]:.1f}"),
+        ]
+    )
+    titles = ["", "fast, dB", "paper, dB", "difference", "fast, s", "paper, s"]
+    return f"{environment(cache)}\n\n{readme.table(titles, rows)}"
+
+
+def compare_real(cache: Cache, contenders: Sequence[Contender], options: Any) -> str:
+    """What is gained on real captures, picture by picture, and in the mean of each folder."""
+    scenes = list(real(options.folders))[: options.first]
+    noisy = noisy_figures(scenes)
+    found = measured(cache, contenders, scenes)
+    rows = []
+    for folder in dict.fromkeys(scene.folder for scene in scenes):
+        here = [index for index, scene in enumerate(scenes) if scene.folder == folder]
+        groups = [(f"{scenes[index].name}", [index]) for index in here]
+        for name, group in [*groups, (f"**{folder}, mean**", here)]:
+            before = fmean(noisy[index]["psnr"] for index in group)
+            after = [fmean(figures[index]["psnr"] for index in group) for figures in found.values()]
+            gains = [f"{psnr:.2f} ({psnr - before:+.2f})" for psnr in after]
+            rows.append([name, f"{before:.2f}", *gains])
+    titles = ["", "noisy, dB", *(f"{title}, dB (gain)" for title in found)]
+    return f"{environment(cache)}\n\n{readme.table(titles, rows)}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", type=Path, nargs="+")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--recipes", action="store_true", help="fast against paper, eight pictures")
+    mode.add_argument("--real", action="store_true", help="captures against the mean of many")
+    names = [name for name in comparison.METHODS if name != "model"]
+    parser.add_argument("--methods", nargs="+", choices=names, help="all, or zero-shot for --real")
+    parser.add_argument("--models", type=Path, nargs="+", default=[], metavar="WEIGHTS")
+    parser.add_argument("--noise", nargs="+", default=NOISES)
+    parser.add_argument("--first", type=int, help="pictures to stop after")
+    parser.add_argument("--results", type=Path, default=readme.RESULTS)
+    options = parser.parse_args()
+    options.results.mkdir(parents=True, exist_ok=True)
+    cache = Cache(options.results / "quality.json")
+    methods = options.methods or (["zero-shot"] if options.real else names)
+    contenders = [Contender(name) for name in methods]
+    contenders += [Contender("model", path) for path in options.models]
+    if options.recipes:
+        name, text = "recipes", compare_recipes(cache, options)
+    elif options.real:
+        name, text = "real", compare_real(cache, contenders, options)
+    else:
+        name, text = "quality", compare_methods(cache, contenders, options)
+        text += "\n\n![PSNR against seconds](bench/results/quality.png)"
+    print(text)
+    if options.results == readme.RESULTS and options.first is None:
+        readme.fill(name, text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""What quality.py has measured, in a file that grows with every figure.
+
+A figure holds for a noisy picture and its clean one, bit for bit, and for the code of the method:
+its own files, or the weights. Speed also depends on the kernels, so each says its commit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import readme
+
+from pydenoise import comparison
+from pydenoise.atomic import new_file
+
+PACKAGE = readme.ROOT / "pydenoise"
+ZERO_SHOT = ("zero_shot.py", "objectives/zero_shot.py", "models/zero_shot.py")
+CLASSIC = ("classic.py",)
+
+
+class Scene(NamedTuple):
+    """A noisy picture and its clean one, float32 on the scale 0..1."""
+
+    folder: str
+    name: str
+    noise: str
+    noisy: np.ndarray
+    clean: np.ndarray
+
+
+class Contender(NamedTuple):
+    """A method of `pydenoise.comparison`, the model with its weights."""
+
+    method: str
+    weights: Path | None = None
+
+    @property
+    def title(self) -> str:
+        """What tables call it: weights by file and folder, since many are named alike."""
+        if self.weights:
+            return "/".join(self.weights.resolve().parts[-2:])
+        return comparison.METHODS[self.method]
+
+    def code(self) -> bytes:
+        """A digest of what decides the result."""
+        digest = hashlib.sha256(self.method.encode())
+        if self.weights:
+            digest.update(self.weights.read_bytes())
+            return digest.digest()
+        is_ours = self.method.startswith("zero-shot")
+        for name in ZERO_SHOT if is_ours else CLASSIC:
+            digest.update((PACKAGE / name).read_bytes())
+        if not is_ours:
+            package = "bm3d" if self.method == "bm3d" else "scikit-image"
+            digest.update(version(package).encode())
+        return digest.digest()
+
+
+class Cache:
+    """Figures by contender, picture and noise; written whole after each, so a stop loses one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._kept: dict[str, dict[str, Any]] = (
+            json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        )
+        self._commit = readme.commit()
+        self._used: dict[str, None] = {}
+
+    def holds(self, contender: Contender, scene: Scene) -> bool:
+        kept = self._kept.get(_key(contender, scene))
+        return kept is not None and kept["holds_for"] == _fingerprint(contender, scene)
+
+    def figures(self, contender: Contender, scene: Scene) -> dict[str, Any]:
+        kept = self._kept[_key(contender, scene)]
+        self._used[kept["commit"]] = None
+        return kept
+
+    def keep(self, contender: Contender, scene: Scene, figures: dict[str, Any]) -> None:
+        holds_for = _fingerprint(contender, scene)
+        entry = {**figures, "commit": self._commit, "holds_for": holds_for}
+        self._kept[_key(contender, scene)] = entry
+        with new_file(self._path, overwrite=True) as file:
+            file.write(json.dumps(self._kept, indent=1).encode() + b"\n")
+
+    def commits(self) -> list[str]:
+        """Those of all figures that were asked for."""
+        return list(self._used)
+
+
+def _key(contender: Contender, scene: Scene) -> str:
+    return " | ".join(filter(None, (contender.title, scene.name, scene.noise)))
+
+
+def _fingerprint(contender: Contender, scene: Scene) -> str:
+    digest = hashlib.sha256(contender.code())
+    for picture in (scene.noisy, scene.clean):
+        digest.update(str(picture.shape).encode() + np.ascontiguousarray(picture).tobytes())
+    return digest.hexdigest()[:16]

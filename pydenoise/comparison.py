@@ -1,0 +1,236 @@
+"""Denoisers side by side: how near each comes to the clean picture, in what time and memory.
+
+Every one works in a process of its own, so that none is charged for another's imports, caches and
+memory.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from importlib.util import find_spec
+from multiprocessing import get_context
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pydenoise import metrics
+from pydenoise.data import to_tensor
+
+Array: TypeAlias = npt.NDArray[Any]
+Denoise: TypeAlias = Callable[[Array], Array]
+
+METHODS = {
+    "zero-shot": "zero-shot, fast recipe",
+    "zero-shot-paper": "zero-shot, the paper's recipe",
+    "model": "a trained model",
+    "nlm": "non-local means",
+    "nlm-best": "non-local means (best h: an oracle)",
+    "wavelet": "wavelet",
+    "tv": "total variation",
+    "bm3d": "BM3D",
+}
+"""What can be compared, and how a table calls it."""
+
+
+class Measured(NamedTuple):
+    """What a method made of a picture.
+
+    Attributes
+    ----------
+    psnr : float
+        Of the picture in dB, after clipping and rounding to 8 bits.
+    ssim : float or None
+        After the same; None where a side is shorter than SSIM's window.
+    seconds : float
+        For this picture, without reading and scoring it, and without an oracle's choice.
+    peak_mb : float or None
+        The most memory held meanwhile above what the process held before its first picture, all
+        code loaded; in 1e6 bytes. None where the system does not tell.
+    """
+
+    psnr: float
+    ssim: float | None
+    seconds: float
+    peak_mb: float | None
+
+
+def reason_missing(method: str) -> str | None:
+    """Why a method is not to be had here; None if it is.
+
+    Raises
+    ------
+    ValueError
+        For a method that is not in `METHODS`.
+    """
+    if method not in METHODS:
+        raise ValueError(f"comparison: unknown method {method!r}; known are {', '.join(METHODS)}")
+    if method == "bm3d" and find_spec("bm3d") is None:
+        return "not installed; pip install bm3d, if its licence suits you"
+    return None
+
+
+def measure(
+    method: str,
+    pictures: Iterable[tuple[Array, Array]],
+    weights: str | PathLike[str] | None = None,
+) -> Iterator[Measured]:
+    """Denoise pictures one by one in a new process.
+
+    Parameters
+    ----------
+    method : str
+        One of `METHODS`.
+    pictures : iterable of (noisy, clean)
+        float32, (H, W) or (H, W, C), on the scale 0..1, the noisy ones as noise left them. Asked
+        for when their turn has come.
+    weights : path, optional
+        What `model` loads; it takes the numbers of the pictures as they are.
+
+    Yields
+    ------
+    Measured
+
+    Raises
+    ------
+    ValueError
+        For an unknown method, or `model` without weights.
+    RuntimeError
+        When the process dies, as for want of memory.
+
+    Notes
+    -----
+    The process is spawned: a script that calls this keeps what it runs under
+    ``if __name__ == "__main__"``.
+    """
+    if reason := reason_missing(method):
+        raise ValueError(f"{method}: {reason}")
+    if method == "model" and weights is None:
+        raise ValueError("comparison: the method 'model' needs weights")
+    begin = (method, None if weights is None else Path(weights))
+    with ProcessPoolExecutor(1, get_context("spawn"), _begin, begin) as process:
+        for noisy, clean in pictures:
+            try:
+                denoised, seconds, peak_mb = process.submit(_denoised, noisy, clean).result()
+            except BrokenProcessPool:
+                size = "x".join(map(str, noisy.shape))
+                raise RuntimeError(
+                    f"{method}: its process died on a picture of {size}; it may have wanted more "
+                    "memory than there is"
+                ) from None
+            yield Measured(*score(denoised, clean), seconds, peak_mb)
+
+
+def score(picture: Array, clean: Array) -> tuple[float, float | None]:
+    """PSNR and SSIM as `Measured` holds them."""
+    both = to_tensor(picture), to_tensor(clean)
+    is_small = min(clean.shape[:2]) < metrics.SSIM_WINDOW
+    return metrics.psnr_per_image(*both), None if is_small else metrics.ssim(*both)
+
+
+# --- in the method's own process ----------------------------------------------------------------
+
+
+class _Worker(NamedTuple):
+    run: Denoise
+    oracle: Callable[[Array, Array], Denoise] | None  # makes `run` of the clean picture, too
+    held: int | None
+
+
+_worker: _Worker
+
+
+def _begin(method: str, weights: Path | None) -> None:
+    """Load a method, use it once, so that no picture pays for imports, and note the memory."""
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interrupt is told by the parent alone
+    load = _LOADERS[method]
+    tiny = np.random.default_rng(0).random((32, 32), dtype=np.float32)
+    load(weights, True)(tiny)
+    run = load(weights, False)
+    _forget_peak()
+    _worker = _Worker(run, _best_nonlocal_means if method == "nlm-best" else None, _peak())
+
+
+def _denoised(noisy: Array, clean: Array) -> tuple[Array, float, float | None]:
+    """The picture, the seconds, and the megabytes."""
+    run = _worker.oracle(noisy, clean) if _worker.oracle else _worker.run
+    _forget_peak()
+    began = time.perf_counter()
+    denoised = run(noisy)
+    seconds = time.perf_counter() - began
+    peak = _peak()
+    held = _worker.held
+    return denoised, seconds, None if peak is None or held is None else (peak - held) / 1e6
+
+
+def _classic(name: str, weights: Path | None, is_trial: bool) -> Denoise:
+    from pydenoise import classic
+
+    run: Denoise = getattr(classic, name)
+    return run
+
+
+def _best_nonlocal_means(noisy: Array, clean: Array) -> Denoise:
+    from pydenoise import classic
+
+    h = classic.best_h(noisy, clean)
+    return lambda picture: classic.nonlocal_means(picture, h)
+
+
+def _zero_shot(recipe: str, weights: Path | None, is_trial: bool) -> Denoise:
+    from pydenoise import zero_shot
+    from pydenoise.data import Picture
+
+    terms = zero_shot.RECIPES[recipe]
+    terms = terms._replace(steps=1) if is_trial else terms
+    return lambda noisy: zero_shot.denoise_pages(Picture.of(noisy), recipe=terms).array
+
+
+def _model(weights: Path, is_trial: bool) -> Denoise:
+    from pydenoise import inference
+    from pydenoise.checkpoint import load_weights
+    from pydenoise.data import to_array
+
+    model = load_weights(weights)[0].eval()
+    return lambda noisy: to_array(inference.denoise(model, to_tensor(noisy)), noisy.dtype)
+
+
+_LOADERS: dict[str, Callable[..., Denoise]] = {
+    "zero-shot": partial(_zero_shot, "fast"),
+    "zero-shot-paper": partial(_zero_shot, "paper"),
+    "model": _model,
+    "nlm": partial(_classic, "nonlocal_means"),
+    "nlm-best": partial(_classic, "nonlocal_means"),
+    "wavelet": partial(_classic, "wavelet"),
+    "tv": partial(_classic, "total_variation"),
+    "bm3d": partial(_classic, "bm3d"),
+}
+
+_PROCESS = Path("/proc/self")
+
+
+def _peak() -> int | None:
+    """The most bytes of memory this process has held, since the last `_forget_peak`.
+
+    Not getrusage's figure: that one begins with what the parent held, and cannot be reset.
+    """
+    try:
+        status = (_PROCESS / "status").read_text()
+    except OSError:
+        return None
+    found = re.search(r"^VmHWM:\s*(\d+) kB", status, flags=re.M)
+    return int(found[1]) * 1024 if found else None
+
+
+def _forget_peak() -> None:
+    if _PROCESS.exists():
+        (_PROCESS / "clear_refs").write_text("5")

@@ -1,0 +1,50 @@
+"""`pydenoise eval --methods`: a row for each, the same figures in the table and in JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pydenoise import comparison
+
+
+def test_methods_side_by_side(
+    run: Any, folder: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "find_spec", lambda name: None)
+    words = ("eval", folder, "--noise", "gauss:25", "--seed", "2", "--methods")
+    ended = run(*words, "tv,model, bm3d", "-m", weights, "--json")
+    result = ended.json()
+    assert list(result["methods"]) == ["tv", "model", "bm3d"]
+    assert result["pictures"] == 3
+    assert "bm3d: not installed; pip install bm3d" in ended.err
+    assert set(result["methods"]["bm3d"]) == {"missing"}
+    tv, model = result["methods"]["tv"], result["methods"]["model"]
+    assert set(tv) == {"psnr", "ssim", "seconds", "peak_mb"}
+    assert tv["psnr"] > result["psnr_noisy"] + 3
+    alone = run(*words[:-1], "-m", weights, "--json").json()
+    assert model["psnr"] == pytest.approx(alone["psnr_denoised"])
+    assert model["ssim"] == pytest.approx(alone["ssim_denoised"])
+    assert result["psnr_noisy"] == pytest.approx(alone["psnr_noisy"])
+    table = run(*words, "tv,bm3d").out
+    assert f"{tv['psnr']:.2f}" in table
+    assert f"{tv['psnr'] - result['psnr_noisy']:+.2f}" in table
+    assert f"{tv['ssim']:.4f}" in table
+    assert "BM3D: not installed" in table
+
+
+def test_methods_on_the_courses_file(run: Any, course_file: Path) -> None:
+    result = run("eval", course_file, "--methods", "wavelet", "--json").json()
+    assert result["pictures"] == 20
+    assert result["methods"]["wavelet"]["ssim"] is not None
+
+
+def test_methods_that_are_refused(run: Any, folder: Path, weights: Path) -> None:
+    words = ("eval", folder, "--noise", "gauss:25")
+    run(*words).refusal("give -m WEIGHTS to measure, or --methods to compare")
+    run(*words, "--methods", "tv,median").refusal("unknown method 'median'", "zero-shot", "bm3d")
+    run(*words, "--methods", "tv,model").refusal("-m WEIGHTS and the method model")
+    run(*words, "--methods", "tv", "-m", weights).refusal("-m WEIGHTS and the method model")
+    run(*words, "--methods", "model", "-m", folder / "notes.txt").refusal("notes.txt")

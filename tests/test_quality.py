@@ -1,0 +1,192 @@
+"""bench/quality.py: figures that are kept, by what they hold for, and tables made of them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from terminal import picture
+
+from pydenoise import comparison
+from pydenoise.data import read, write
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
+
+import quality
+import quality_cache
+
+
+class Counted:
+    """Stands in for `comparison.measure`: a figure for each picture, until it is told to stop."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.stop_after: int | None = None
+
+    def __call__(self, method: str, pictures: Any, weights: Any = None) -> Iterator[Any]:
+        for noisy, clean in pictures:
+            if len(self.asked) == self.stop_after:
+                raise KeyboardInterrupt
+            self.asked.append(method)
+            psnr, ssim = comparison.score(noisy, clean)
+            yield comparison.Measured(psnr + 1, ssim, float(len(self.asked)), 5.0)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
+    stand_in = Counted()
+    monkeypatch.setattr(comparison, "measure", stand_in)
+    return stand_in
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Any:
+    def command(*words: object) -> str:
+        words = ("quality.py", *words, "--results", tmp_path / "results")
+        monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+        quality.main()
+        return str(capsys.readouterr().out)
+
+    return command
+
+
+def test_a_stopped_run_goes_on_where_it_was(
+    bench: Any, tmp_path: Path, folder: Path, counted: Counted
+) -> None:
+    words = (folder, "--methods", "tv", "nlm", "--noise", "gauss:25", "poisson:30")
+    counted.stop_after = 5
+    with pytest.raises(KeyboardInterrupt):
+        bench(*words)
+    kept = json.loads((tmp_path / "results" / "quality.json").read_text())
+    assert len(kept) == 5
+    counted.stop_after = None
+    table = bench(*words)
+    assert len(counted.asked) == 12, "three pictures, two methods, two noises, each once"
+    now = json.loads((tmp_path / "results" / "quality.json").read_text())
+    assert {key: now[key] for key in kept} == kept
+    assert bench(*words) == table
+    assert len(counted.asked) == 12
+    assert read(tmp_path / "results" / "quality.png").size
+
+
+def test_what_changed_is_measured_anew(
+    bench: Any, tmp_path: Path, folder: Path, counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (folder, "--methods", "tv", "zero-shot", "--noise", "gauss:25")
+    bench(*words)
+    write(folder / "1.png", picture(7, 41), overwrite=True)
+    counted.asked.clear()
+    bench(*words)
+    assert counted.asked == ["tv", "zero-shot"], "one picture is another"
+    copy = tmp_path / "package"
+    for name in (*quality_cache.ZERO_SHOT, *quality_cache.CLASSIC):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_bytes((quality_cache.PACKAGE / name).read_bytes())
+    (copy / "classic.py").write_text("other")
+    monkeypatch.setattr(quality_cache, "PACKAGE", copy)
+    counted.asked.clear()
+    bench(*words)
+    assert counted.asked == ["tv"] * 3, "another method's code is not its own"
+
+
+def test_a_model_is_known_by_its_weights(
+    bench: Any, folder: Path, weights: Path, counted: Counted
+) -> None:
+    words = (folder, "--methods", "tv", "--models", weights, "--noise", "gauss:25")
+    bench(*words)
+    weights.write_bytes(weights.read_bytes() + b"\0")
+    counted.asked.clear()
+    assert f"| {weights.parent.name}/w.safetensors |" in bench(*words)
+    assert counted.asked == ["model"] * 3
+
+
+def test_the_table_holds_the_means(
+    bench: Any, folder: Path, counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "find_spec", lambda name: None)
+    scenes = list(quality.with_noise([folder], "gauss:25"))
+    noisy = np.mean([comparison.score(scene.noisy, scene.clean) for scene in scenes], axis=0)
+    table = bench(folder, "--methods", "tv", "bm3d", "--noise", "gauss:25")
+    assert f"| noisy | {noisy[0]:.2f} / {noisy[1]:.3f} |  |  |" in table
+    assert f"| total variation | {noisy[0] + 1:.2f} / {noisy[1]:.3f} | 2.00 | 5 |" in table
+    assert "| BM3D: not installed; pip install bm3d" in table
+
+
+def test_scenes_are_the_same_every_time_and_differ_in_their_noise(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.png", np.full((32, 32, 4), 99, np.uint8))
+    first, second = quality.with_noise([tmp_path], "gauss:25")
+    assert first.noisy.shape == first.clean.shape == (32, 32, 3), "alpha is no colour"
+    assert (first.noisy - second.noisy).std() == pytest.approx(2**0.5 * 25 / 255, rel=0.1)
+    again, _ = quality.with_noise([tmp_path], "gauss:25")
+    np.testing.assert_array_equal(again.noisy, first.noisy)
+
+
+def test_recipes_meet_on_the_centres_of_the_named_pictures(
+    bench: Any, tmp_path: Path, counted: Counted
+) -> None:
+    folder = tmp_path / "Set12"
+    folder.mkdir()
+    for name in ("01", "02", "10"):
+        write(folder / f"{name}.png", picture(1, 200, 260, 1))
+    scenes = list(quality.with_noise([folder], "gauss:25", 192))
+    assert [scene.name for scene in scenes] == ["Set12/01.png 192x192", "Set12/10.png 192x192"]
+    centre = picture(1, 200, 260, 1)[4:196, 34:226, 0].astype(np.float32) / 255
+    np.testing.assert_array_equal(scenes[0].clean, centre)
+    table = bench(folder, "--recipes")
+    assert counted.asked == ["zero-shot"] * 4 + ["zero-shot-paper"] * 4
+    assert "| mean |" in table and "| +0.00 | 2.5 | 6.5 |" in table
+    with pytest.raises(SystemExit, match="Set12 and Set14"):
+        bench(folder.rename(tmp_path / "others"), "--recipes")
+
+
+def captures(folder: Path, gain: float, offset: float) -> dict[str, np.ndarray]:
+    """A folder laid out as W2S-8bit: two scenes, the capture brighter than the mean, and noisy."""
+    clean = {}
+    (folder / "avg1").mkdir(parents=True)
+    (folder / "avg400").mkdir()
+    for seed, name in enumerate(("001_0", "002_1")):
+        mean = picture(seed, 64, 64, 1)[..., 0] // 2
+        noise = np.random.default_rng(seed).normal(0, 12, mean.shape)
+        clean[name] = gain * mean + offset
+        noisy = np.rint((clean[name] + noise).clip(0, 255)).astype(np.uint8)
+        write(folder / "avg1" / f"input_avg1_{name}.tif", noisy)
+        write(folder / "avg400" / f"target_avg400_{name}.tif", mean)
+    return clean
+
+
+def test_real_captures_are_held_to_the_mean_in_their_own_brightness(
+    bench: Any, tmp_path: Path, counted: Counted
+) -> None:
+    clean = captures(tmp_path / "W2S", 1.4, 30)
+    scenes = list(quality.real([tmp_path / "W2S"]))
+    for scene, expected in zip(scenes, clean.values(), strict=True):
+        assert np.abs(255 * scene.clean - expected).max() < 2
+    table = bench(tmp_path / "W2S", "--real")
+    assert counted.asked == ["zero-shot"] * 2
+    assert table.count("(+1.00)") == 3
+    assert "**W2S, mean**" in table
+
+
+def test_repeated_captures_are_held_to_the_last_three(tmp_path: Path) -> None:
+    (tmp_path / "S95" / "fern").mkdir(parents=True)
+    base = picture(0, 24, 24, 3) // 2
+    for number in range(6):
+        seen = base[::-1] if number in (1, 2) else base + np.uint8(20 * (number > 2))
+        write(tmp_path / "S95" / "fern" / f"{number}.png", seen)
+    (scene,) = quality.real([tmp_path / "S95"])
+    assert scene.name == "S95/fern/0.png"
+    np.testing.assert_allclose(scene.clean, scene.noisy, atol=1e-5)
+
+
+def test_it_runs_for_real(bench: Any, tmp_path: Path, folder: Path) -> None:
+    table = bench(folder, "--methods", "wavelet", "--noise", "gauss:25")
+    kept = json.loads((tmp_path / "results" / "quality.json").read_text())
+    assert len(kept) == 3
+    assert all(figures["seconds"] > 0 for figures in kept.values())
+    assert "| wavelet | " in table
