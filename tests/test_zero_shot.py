@@ -16,7 +16,7 @@ from pydenoise.objectives import ZeroShot, pair_downsample
 from pydenoise.objectives.zero_shot import pair_downsample_backward
 
 F64 = torch.float64
-SHORT = zero_shot.RECIPES["fast"]._replace(steps=20, turns=2)
+SHORT = zero_shot.RECIPES["fast"]._replace(steps=10, turns=2)
 LONGER = zero_shot.RECIPES["fast"]._replace(steps=250)
 
 
@@ -243,10 +243,10 @@ def test_a_stack_shares_a_network_unless_told() -> None:
         assert record["seconds_left"] >= 0
 
     shared = zero_shot.denoise_pages(Picture(pages), recipe=SHORT, progress=note)
-    assert told == [(step, 20) for step in range(1, 21)]
+    assert told == [(step, 10) for step in range(1, 11)]
     told.clear()
     alone = zero_shot.denoise_pages(Picture(pages), recipe=SHORT, per_page=True, progress=note)
-    assert told == [(step, 60) for step in range(1, 61)]
+    assert told == [(step, 30) for step in range(1, 31)]
     value_range = zero_shot.percentiles(Picture(pages))
     for page, before in zip(alone.samples, pages, strict=True):
         expected = zero_shot.denoise_pages(
