@@ -19,7 +19,14 @@ from pydenoise import comparison
 from pydenoise.atomic import new_file
 
 PACKAGE = readme.ROOT / "pydenoise"
-ZERO_SHOT = ("zero_shot.py", "objectives/zero_shot.py", "models/zero_shot.py")
+ZERO_SHOT = (
+    "zero_shot.py",
+    "objectives/zero_shot.py",
+    "models/zero_shot.py",
+    "optim/schedules.py",
+    "data/levels.py",
+    "inference.py",
+)
 CLASSIC = ("classic.py",)
 
 

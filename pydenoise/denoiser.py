@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -55,7 +55,7 @@ def denoise(
     strength : float
         From 0, the noisy picture, to 1.
     max_bytes : int, optional
-        What a model's layers may hold at a time, see `pydenoise.inference.denoise`.
+        What the network's layers may hold at a time, see `pydenoise.inference.denoise`.
     **zero_shot_terms
         `recipe`, `per_page`, `seed` and `progress` of `pydenoise.zero_shot.denoise_pages`.
 
@@ -80,12 +80,16 @@ def denoise(
     True
     """
     pages, back = _pages(picture, axes)
-    terms: dict[str, Any] = {"value_range": value_range, "strength": strength}
+    terms: dict[str, Any] = {
+        "value_range": value_range,
+        "strength": strength,
+        "max_bytes": max_bytes,
+    }
     if model is None:
         return back(zero_shot.denoise_pages(pages, **terms, **zero_shot_terms))
     if zero_shot_terms:
         raise TypeError(f"denoise: {', '.join(zero_shot_terms)} is for zero-shot, without a model")
-    return back(inference.denoise_pages(_network(model), pages, max_bytes=max_bytes, **terms))
+    return back(inference.denoise_pages(_network(model), pages, **terms))
 
 
 class Denoiser:
@@ -110,7 +114,7 @@ class Denoiser:
 
     def fit(
         self,
-        pairs: PairSource | tuple[Tensor, Tensor] | Tensor,
+        pairs: PairSource | Iterable[Tensor],
         *,
         epochs: int = 10,
         lr: float = 1e-3,
@@ -122,7 +126,8 @@ class Denoiser:
         Parameters
         ----------
         pairs : PairSource, or two uint8 tensors (N, C, H, W)
-            Picture i of one and picture i of the other show the same scene.
+            Picture i of one and picture i of the other show the same scene. Where a source's
+            numbers have a range of their own, the network keeps it.
         epochs, average, **terms
             As `pydenoise.training.train` takes them, `progress` and `validation` among them.
         lr : float
@@ -142,6 +147,7 @@ class Denoiser:
         terms = {"schedule": optim.cosine(0.05), "average": average, **terms}
         rule = optim.Adam(self.model, lr=lr)
         train(self.model, source, epochs=epochs, optimizer=rule, **terms)
+        self.model.value_range = source.value_range
         return self
 
     def denoise(self, picture: Anything, **terms: Any) -> Anything:

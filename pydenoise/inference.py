@@ -19,9 +19,13 @@ from torch import Tensor
 from pydenoise import metrics, tiles
 from pydenoise.data import Picture, to_array, to_tensor
 from pydenoise.data.gaps import filled, valid_pixels
+from pydenoise.data.levels import levels
 from pydenoise.nn import Module, no_backward
 from pydenoise.nn.containers import interior
 from pydenoise.tiles import Cut
+
+_FAR_FROM_UNIT = 10
+_LOOKED_AT = 2**20
 
 
 class Scene(NamedTuple):
@@ -174,12 +178,16 @@ def denoise_pages(
     Raises
     ------
     ValueError
-        When the channels do not suit the model, and as `map_pages`.
+        When the channels do not suit the model; when the picture has floating point far outside
+        0..1, or whole numbers of more than 16 bits, and neither range is given; and as `map_pages`.
     """
+    value_range = value_range or model.value_range
+    if value_range is None:
+        _refuse_unknown_scale(picture)
     return map_pages(
         partial(denoise, model, max_bytes=max_bytes),
         picture,
-        value_range=value_range or model.value_range,
+        value_range=value_range,
         strength=strength,
         bands=partial(tiles.bands, model),
     )
@@ -238,6 +246,21 @@ def map_pages(
             found = to_array(clean, page.dtype, value_range).reshape(to.shape)
             np.copyto(to, found, where=True if valid is None else valid[rows.kept, :, None])
     return picture.with_samples(output)
+
+
+def _refuse_unknown_scale(picture: Picture) -> None:
+    """Where the numbers are on no model's scale, as they are or by the range of their dtype."""
+    dtype = picture.samples.dtype
+    found = f"of {dtype}" if dtype.kind in "iu" and dtype.itemsize > 2 else None
+    if dtype.kind == "f":
+        filled_range = levels([picture.samples[..., : picture.colours]], _LOOKED_AT)
+        if filled_range is not None and max(map(abs, filled_range)) > _FAR_FROM_UNIT:
+            found = f"from {filled_range[0]:g} to {filled_range[1]:g}"
+    if found is not None:
+        raise ValueError(
+            f"denoise: the model takes numbers from 0 to 1, the picture holds numbers {found}; "
+            "say which of them are black and white: value_range, --range LO HI"
+        )
 
 
 def check_terms(value_range: tuple[float, float] | None, strength: float) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pydenoise import memory
-from pydenoise.nn import Module, no_backward
+from pydenoise.nn import Conv2d, ConvTranspose2d, Module, no_backward
 from pydenoise.nn.window import FAR, Window
 
 _MAX_BYTES = 2 << 30
@@ -243,8 +243,13 @@ def through(model: Module, part: Tensor) -> Tensor:
 
 
 def channels(model: Module) -> int | None:
-    """Channels of the pictures that the model takes; None when it does not say."""
-    return (model.architecture or {}).get("in_channels")
+    """Channels of the pictures that the model takes: those that it says, or of its first
+    convolution if all of its modules are the package's; None where it cannot be said."""
+    said: int | None = (model.architecture or {}).get("in_channels")
+    if said is not None or not model.stays_inside():
+        return said
+    layers = (m for m in model.modules() if isinstance(m, (Conv2d, ConvTranspose2d)))
+    return next((layer.in_channels for layer in layers), None)
 
 
 def _reflected(size: int, multiple: int, device: torch.device) -> Tensor:

@@ -16,10 +16,13 @@ from torch import Tensor
 from pydenoise import models, nn, optim
 from pydenoise.data import Picture, generator, to_tensor
 from pydenoise.data.gaps import filled, valid_pixels
+from pydenoise.data.levels import levels
 from pydenoise.inference import check_terms, denoise, map_pages
 from pydenoise.objectives import ZeroShot
 from pydenoise.steps import TrainingDiverged
 from pydenoise.tiles import bands
+
+_SAMPLED = 2**23
 
 Progress = Callable[[Mapping[str, Any]], None]
 
@@ -71,6 +74,7 @@ def denoise_pages(
     per_page: bool = False,
     value_range: tuple[float, float] | None = None,
     strength: float = 1.0,
+    max_bytes: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Picture:
@@ -88,6 +92,8 @@ def denoise_pages(
         all pages together if omitted. Nothing is clipped to them.
     strength : float
         As in `pydenoise.inference.map_pages`.
+    max_bytes : int, optional
+        What the layers may hold at a time in the last pass, see `pydenoise.inference.denoise`.
     seed : int
         Same seed, same result.
     progress : callable, optional
@@ -118,7 +124,7 @@ def denoise_pages(
         pages = Picture(picture.samples[part], picture.alpha)
         told = progress and _timed(progress, index, len(parts))
         network = fit(pages, value_range, recipe, seed=seed, progress=told)
-        run = _turned(network, recipe.turns)
+        run = _turned(network, recipe.turns, max_bytes)
         cuts = partial(bands, network)
         denoised = map_pages(run, pages, value_range=value_range, strength=strength, bands=cuts)
         output[part] = denoised.samples
@@ -170,18 +176,14 @@ def percentiles(picture: Picture) -> tuple[float, float] | None:
 
     Notes
     -----
-    Of more than 16 million numbers an even sample is looked at.
+    Of more than 8 million pixels an even sample is looked at.
     """
     colours = picture.samples[..., : picture.colours]
-    every = -(-colours.size // 2**24)
-    sample = colours.reshape(-1)[::every] if every > 1 else colours
-    finite = sample[np.isfinite(sample)]
-    if not finite.size:
-        return None
-    low, high = np.percentile(finite, (0.1, 99.9)).tolist()
-    if low == high:
-        low, high = float(finite.min()), float(finite.max())
-    return (low, high) if low < high else None
+    bounds = levels([colours], _SAMPLED)
+    if bounds is not None and bounds[0] == bounds[1]:
+        finite = colours[np.isfinite(colours)]
+        bounds = float(finite.min()), float(finite.max())
+    return bounds if bounds is not None and bounds[0] < bounds[1] else None
 
 
 def _recipe(recipe: str | Recipe) -> Recipe:
@@ -209,9 +211,12 @@ def _crops(
 def _whole_pages(
     picture: Picture, value_range: tuple[float, float], recipe: Recipe, seed: int
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    examples = [_example(page[:, :, : picture.colours], value_range) for page in picture.samples]
+    example = None
     for step in range(recipe.steps):
-        yield examples[step % len(examples)]
+        if example is None or picture.pages > 1:
+            page = picture.samples[step % picture.pages, :, :, : picture.colours]
+            example = _example(page, value_range)
+        yield example
 
 
 def _example(
@@ -227,7 +232,7 @@ def _example(
     return crop, torch.from_numpy(np.pad(valid, even, mode))[None, None]
 
 
-def _turned(network: nn.Module, turns: int) -> Callable[[Tensor], Tensor]:
+def _turned(network: nn.Module, turns: int, max_bytes: int | None) -> Callable[[Tensor], Tensor]:
     """The page less the noise that is found in it, in the mean over the ways to turn the page."""
 
     def run(page: Tensor) -> Tensor:
@@ -236,7 +241,7 @@ def _turned(network: nn.Module, turns: int) -> Callable[[Tensor], Tensor]:
             quarters, is_mirrored = turn // 2, turn % 2 == 1
             turned = page.rot90(quarters, (2, 3))
             turned = turned.flip(3) if is_mirrored else turned
-            noise = denoise(network, turned.contiguous())
+            noise = denoise(network, turned.contiguous(), max_bytes=max_bytes)
             noise = noise.flip(3) if is_mirrored else noise
             total += noise.rot90(-quarters, (2, 3))
         return page - total.div_(turns)

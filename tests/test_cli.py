@@ -59,7 +59,6 @@ def test_module_runs_as_the_command() -> None:
         ["denoise", "x.png", "--method", "zero-shot", "-m", "w.safetensors"],
         ["denoise", "x.png", "-m", "w.safetensors", "--recipe", "paper"],
         ["denoise", "x.png", "--max-mem", "plenty"],
-        ["denoise", "x.png", "--max-mem", "2G"],
         ["denoise", "x.png", "--range", "1", "0"],
         ["denoise", "x.png", "--suffix", "/x"],
         ["denoise", "x.png", "--overwrite", "--skip-existing"],

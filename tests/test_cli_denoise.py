@@ -28,15 +28,21 @@ def test_one_picture_and_nothing_else(run: Any, folder: Path, calls: list[dict[s
     assert ended.out.startswith(f"{folder / '0_denoised.png'}\n")
     (call,) = calls
     np.testing.assert_array_equal(call.pop("picture").array, read(photo))
-    options = {"recipe": "fast", "per_page": False, "value_range": None, "strength": 1.0, "seed": 0}
-    assert call == options
+    assert call == {
+        "recipe": "fast",
+        "per_page": False,
+        "value_range": None,
+        "strength": 1.0,
+        "max_bytes": None,
+        "seed": 0,
+    }
 
 
 def test_options_of_zero_shot_go_through(
     run: Any, folder: Path, calls: list[dict[str, Any]]
 ) -> None:
     words = ("--recipe", "paper", "--per-page", "--seed", "7", "--strength", "0.5")
-    ended = run("denoise", folder / "0.png", *words, "--range", "-5", "300.5")
+    ended = run("denoise", folder / "0.png", *words, "--range", "-5", "300.5", "--max-mem", "2M")
     assert ended.code == 0, ended.err
     del calls[0]["picture"]
     assert calls[0] == {
@@ -44,6 +50,7 @@ def test_options_of_zero_shot_go_through(
         "per_page": True,
         "value_range": (-5.0, 300.5),
         "strength": 0.5,
+        "max_bytes": 2**21,
         "seed": 7,
     }
 

@@ -14,6 +14,7 @@ from PIL import Image
 import pydenoise
 from pydenoise import Denoiser, data, denoise, models, nn, zero_shot
 from pydenoise.checkpoint import save_weights
+from pydenoise.data.captures import Scene
 from pydenoise.inference import denoise_picture
 
 SHORT = zero_shot.RECIPES["fast"]._replace(steps=3, turns=1)
@@ -44,9 +45,34 @@ def test_arrays(model: nn.Module, shape: tuple[int, ...], dtype: str) -> None:
         np.testing.assert_array_equal(alone[..., -1], array[..., -1])
 
 
+@pytest.mark.parametrize("network", [models.autoencoder, models.small_unet])
+@pytest.mark.parametrize(("taken", "given"), [(3, 1), (1, 3)])
+def test_gray_and_colour_for_each_other(network: Any, taken: int, given: int) -> None:
+    built = network((4,), taken) if network is models.autoencoder else network(taken)
+    array = numbers((16, 24, given), np.uint8)
+    assert denoise(array, built).shape == array.shape
+
+
 def test_what_a_model_makes_of_an_array(model: nn.Module) -> None:
     array = numbers((12, 10, 3), np.uint8)
     np.testing.assert_array_equal(denoise(array, model), denoise_picture(model, array))
+
+
+@pytest.mark.parametrize("dtype", [">f2", ">f4", ">f8", "f2", "f8"])
+def test_floating_point_of_any_kind_is_on_the_models_scale(model: nn.Module, dtype: str) -> None:
+    array = (numbers((12, 10, 3), "f4") / 255).astype(dtype)
+    denoised = denoise(array, model)
+    assert denoised.dtype == array.dtype
+    expected = denoise(array.astype(np.float32), model)
+    np.testing.assert_allclose(denoised, expected.astype(dtype), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["i8", "u4", "f4", "f8"])
+def test_numbers_on_no_known_scale_are_refused(model: nn.Module, dtype: str) -> None:
+    array = numbers((9, 8), dtype)
+    with pytest.raises(ValueError, match="say which of them are black and white"):
+        denoise(array, model)
+    assert denoise(array, model, value_range=(0, 255)).dtype == array.dtype
 
 
 def test_memory_may_be_bounded(model: nn.Module) -> None:
@@ -130,6 +156,18 @@ def test_pictures_of_files(model: nn.Module) -> None:
 def test_what_is_no_picture(picture: Any, words: str) -> None:
     with pytest.raises((TypeError, ValueError), match=words):
         denoise(picture, recipe=SHORT)
+
+
+def test_a_denoiser_keeps_the_range_of_its_pairs() -> None:
+    captures = [numbers((16, 16, 1), np.uint16) * 10] * 2
+    noise = np.random.default_rng(1).integers(0, 200, (2, 16, 16, 1)).astype(np.uint16)
+    scenes = [Scene([c + n for c, n in zip(captures, noise, strict=True)], ["a", "b"])]
+    pairs = data.ScenePairs(scenes, 8, length=4, value_range=(0, 2000))
+    for source in (pairs, data.Augmented(pairs)):
+        denoiser = Denoiser(models.autoencoder((4,), 1, seed=0)).fit(source, epochs=1)
+        assert denoiser.model.value_range == (0, 2000)
+    assert Denoiser(denoiser.model).fit((torch.zeros(2, 1, 8, 8, dtype=torch.uint8),) * 2, epochs=1)
+    assert denoiser.model.value_range is None
 
 
 def test_terms_that_do_not_go_together(model: nn.Module) -> None:

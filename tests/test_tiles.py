@@ -192,6 +192,7 @@ def test_pages_go_band_by_band(
     model = models.autoencoder((6, 8), channels, seed=3)
     noisy = np.random.default_rng(0).integers(0, 65536, shape).astype(dtype)
     if dtype == np.float32:
+        noisy /= 65535
         noisy[8:24, 5, ...] = np.nan
     pages = Picture.of(noisy.copy())
     expected = denoise_pages(model, pages, strength=0.75).array

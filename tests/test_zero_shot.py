@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pydenoise import models, nn, optim, tiles, zero_shot
 from pydenoise.data import Picture
+from pydenoise.data.levels import levels
 from pydenoise.objectives import ZeroShot, pair_downsample
 from pydenoise.objectives.zero_shot import pair_downsample_backward
 
@@ -210,6 +211,14 @@ def test_a_constant_picture_stays(value: Any) -> None:
     picture = np.full((30, 30, 3), value)
     denoised = zero_shot.denoise_pages(Picture.of(picture), recipe=SHORT).array
     np.testing.assert_array_equal(denoised, picture)
+
+
+def test_one_channel_of_a_large_picture_is_enough() -> None:
+    picture = np.zeros((60, 60, 3), np.uint8)
+    picture[..., 1] = np.random.default_rng(0).integers(0, 256, (60, 60))
+    for most in (3000, 1200, 900, 600):
+        low, high = levels([picture], most) or (0, 0)
+        assert low == 0 and high > 200
 
 
 def test_a_few_stars_in_the_dark_have_a_range() -> None:

@@ -99,10 +99,7 @@ def _by_model(wishes: Wishes) -> Denoise:
 
 
 def _by_zero_shot(wishes: Wishes) -> Denoise:
-    _refuse(
-        {"model": wishes.model, "max-mem": wishes.max_bytes},
-        "zero-shot learns from the picture itself",
-    )
+    _refuse({"model": wishes.model}, "zero-shot learns from the picture itself")
 
     from pydenoise.zero_shot import denoise_pages
 
@@ -110,6 +107,7 @@ def _by_zero_shot(wishes: Wishes) -> Denoise:
         return denoise_pages(
             picture,
             recipe=(wishes.recipe or Recipe.FAST).value,
+            max_bytes=wishes.max_bytes,
             per_page=wishes.per_page,
             value_range=wishes.value_range,
             strength=wishes.strength,

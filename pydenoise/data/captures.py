@@ -90,7 +90,7 @@ class ScenePairs(Crops):
         self._scenes = [scene.captures for scene in scenes]
         gain, offset = scale_of(self._scenes[0][0].dtype, value_range)
         self._scales = [Match(m.gain * gain, m.offset * gain + offset) for m in self.matches]
-        self._value_range = value_range
+        self.value_range = value_range
         super().__init__([captures[0] for captures in self._scenes], crop, crop, length, seed)
 
     def _pair(self, corner: Corner, epoch: int, index: int) -> tuple[Array, Array]:
@@ -120,7 +120,7 @@ class ScenePairs(Crops):
             "kind": "captures of scenes",
             "captures": self.captures,
             "brightness_matched": self.drifting,
-            "value_range": self._value_range and list(self._value_range),
+            "value_range": self.value_range and list(self.value_range),
             **super().describe(),
         }
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from pydenoise.data.images import list_pictures
+from pydenoise.data.levels import levels
 from pydenoise.data.noise import Array
 from pydenoise.data.pairs import PairsError
 from pydenoise.data.pictures import ImageError, PathLike, read_picture, upright
@@ -17,7 +18,6 @@ from pydenoise.data.pictures import ImageError, PathLike, read_picture, upright
 ValueRange: TypeAlias = tuple[float, float] | None
 """Numbers of a file that become 0 and 1; None: the range of their dtype, others as they are."""
 
-_PERCENTILES = 0.1, 99.9
 _SAMPLED = 2**22
 
 
@@ -138,9 +138,7 @@ def value_range(pictures: Iterable[Array]) -> ValueRange:
         return None
     if dtype.kind == "u" and max(int(p.max()) for p in pictures) > np.iinfo(dtype).max // 2:
         return None
-    apart = max(1, sum(picture.size for picture in pictures) // _SAMPLED)
-    sample = np.concatenate([picture.reshape(-1)[::apart] for picture in pictures])
-    low, high = (float(bound) for bound in np.percentile(sample.astype(np.float64), _PERCENTILES))
+    low, high = levels((p.reshape(*p.shape[:2], -1) for p in pictures), _SAMPLED) or (0.0, 0.0)
     if not low < high:
         raise PairsError(
             f"pictures hold {low:g} nearly everywhere; expected some that differ, or a range of "

@@ -164,13 +164,12 @@ def to_tensor(array: npt.NDArray[Any], value_range: tuple[float, float] | None =
         )
     layers = array[:, :, None] if array.ndim == 2 else array
     if value_range is None and (array.dtype == np.uint8 or array.dtype.kind == "f"):
-        scaled = unit(layers.astype(np.float32) if array.dtype == np.float16 else layers)
+        scaled = unit(layers if array.dtype == np.uint8 else layers.astype(np.float32))
     else:
         low, high = value_range or _range(array.dtype)
         wide = _exact(array.dtype)
         scaled = ((layers.astype(wide) - wide(low)) / wide(high - low)).astype(np.float32)
-    planes = np.ascontiguousarray(scaled.transpose(2, 0, 1)[None])
-    return torch.from_numpy(planes.copy() if np.may_share_memory(planes, array) else planes)
+    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)[None]))
 
 
 def to_array(

@@ -45,9 +45,12 @@ class PairSource(ABC):
     ----------
     shape : (int, int, int)
         (C, H, W) of every picture that comes out.
+    value_range : (float, float) or None
+        The numbers that became 0 and 1; None for the range of their dtype.
     """
 
     shape: tuple[int, int, int]
+    value_range: tuple[float, float] | None = None
 
     @property
     def channels(self) -> int:
@@ -169,6 +172,7 @@ class Augmented(PairSource):
         self._allowed = flip * flips | _TRANSPOSE * transpose | _SWAP * swap
         self._drawn: tuple[int, npt.NDArray[np.uint8]] = -1, np.empty(0, np.uint8)
         self.shape = source.shape
+        self.value_range = source.value_range
 
     def __len__(self) -> int:
         return len(self._source)

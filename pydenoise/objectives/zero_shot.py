@@ -65,14 +65,15 @@ class ZeroShot:
             For a model in eval mode.
         """
         try:
-            return self._add_gradients(model, picture, _weights(picture, valid))
+            return self._add_gradients(model, picture, valid)
         except BaseException:
             for module in (model, self._across, self._along):
                 module.forget()
             raise
 
-    def _add_gradients(self, model: nn.Module, picture: Tensor, weights: Tensor | None) -> float:
+    def _add_gradients(self, model: nn.Module, picture: Tensor, valid: Tensor | None) -> float:
         halves = pair_downsample(picture)
+        weights = _weights(picture, valid)
         share = 1.0
         if weights is not None:
             share = weights.numel() / max(1.0, weights.sum().item())

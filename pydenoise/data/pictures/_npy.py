@@ -14,6 +14,7 @@ from pydenoise.data.pictures._picture import (
     Picture,
     Samples,
     Unfit,
+    alpha_of,
 )
 
 _PAGES = "QRI"  # letters for what nobody has named
@@ -50,8 +51,7 @@ def read(file: BinaryIO, limit: Limit, axes: str | None = None) -> Picture:
     flat = np.fromfile(file, dtype, count)
     array = flat.reshape(shape, order="F" if is_fortran else "C")
     samples = layout.pages(array.astype(dtype.newbyteorder("="), copy=False))
-    alpha = 3 if channels == 4 else None
-    return Picture(samples, alpha, layout, format="NPY", form=Form(dtype, is_fortran))
+    return Picture(samples, alpha_of(channels), layout, format="NPY", form=Form(dtype, is_fortran))
 
 
 def write(file: BinaryIO, picture: Picture) -> list[str]:
