@@ -17,7 +17,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as one line
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
 Seed = Annotated[int, typer.Option(min=0, help="Fixes every random choice.")]
 Weights = Annotated[
-    Path,
+    Path | None,
     typer.Option("--model", "-m", metavar="WEIGHTS", help="Trained weights, a .safetensors file."),
 ]
 NOISE_FORMS = (

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pydenoise.cli.console import Failures, Json, Overwrite, print_json, say
+from pydenoise.cli.console import Failures, Json, Overwrite, Weights, print_json, say
 from pydenoise.cli.measures import print_picture
 from pydenoise.cli.methods import Method, MethodName, Recipe, Wishes, chosen
 from pydenoise.cli.plan import Plan, Target, plan
@@ -58,12 +58,7 @@ def denoise(
             help="zero-shot learns from each picture alone; auto: the model if one is given."
         ),
     ] = MethodName.AUTO,
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            "--model", "-m", metavar="WEIGHTS", help="Trained weights, a .safetensors file."
-        ),
-    ] = None,
+    model: Weights = None,
     recipe: Annotated[
         Recipe | None,
         typer.Option(help="Of zero-shot: fast, or the paper's, many times slower; fast."),

@@ -14,6 +14,7 @@ from pydenoise.cli.console import (
     NOISE_FORMS,
     Json,
     Seed,
+    Weights,
     print_json,
     print_measures,
     print_table,
@@ -38,12 +39,7 @@ def evaluate(
         Path | None,
         typer.Argument(metavar="DATA", help="A folder of clean pictures, or the course's .pkl."),
     ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            "--model", "-m", metavar="WEIGHTS", help="Trained weights, a .safetensors file."
-        ),
-    ] = None,
+    model: Weights = None,
     methods: Annotated[
         str | None,
         typer.Option(
