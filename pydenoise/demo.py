@@ -12,7 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from pydenoise import data, inference, metrics, models, ops, optim, report
+from pydenoise import data, inference, metrics, models, nn, objectives, ops, optim, report
 from pydenoise.atomic import new_folder
 from pydenoise.checkpoint import save_weights
 from pydenoise.training import Record, train
@@ -46,7 +46,7 @@ def run(
     folder : path
         Made for the pictures, the learning curve and the weights.
     noise : str
-        As `pydenoise.data.parse` reads it.
+        As `pydenoise.data.parse` reads it; its own loss is minimised.
     seconds : float
         Training ends within this time, on slow machines by a shorter schedule. Where the time is
         not needed, equal seeds give equal results.
@@ -95,6 +95,7 @@ def run(
             batch_size=BATCH_SIZE,
             optimizer=optim.Adam(model, lr=LEARNING_RATE),
             schedule=optim.cosine(),
+            objective=objectives.Noise2Noise(nn.LOSSES[noise_model.loss]()),
             validation=validation,
             average=AVERAGE,
             seed=seed,

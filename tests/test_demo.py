@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from pydenoise import demo
+from pydenoise import demo, nn
 from pydenoise.checkpoint import load_weights
 from pydenoise.cli import main
 from pydenoise.data import read
+from pydenoise.objectives import Noise2Noise
 
 FILES = {"chelsea.png", "rocket.png", "learning_curve.png", "model.safetensors"}
 
@@ -52,6 +53,30 @@ def test_point_sampling_too(tmp_path: Path) -> None:
     result = demo.run(tmp_path / "demo", noise="point:8", seconds=5)
     assert result["noise"] == "point:8"
     assert read(tmp_path / "demo" / "rocket.png").size
+
+
+@pytest.mark.parametrize(
+    ("noise", "loss"),
+    [
+        ("gauss:25", nn.MSELoss),
+        ("bernoulli:0.5", nn.MaskedMSELoss),
+        ("impulse:0.5", nn.AnnealedL0Loss),
+        ("text:0.25", nn.L1Loss),
+    ],
+)
+def test_the_loss_is_that_of_the_noise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noise: str, loss: type[nn.Loss]
+) -> None:
+    class Seen(Exception):
+        pass
+
+    def seen(*positional: Any, objective: Noise2Noise, **keywords: Any) -> None:
+        assert type(objective.loss) is loss
+        raise Seen
+
+    monkeypatch.setattr(demo, "train", seen)
+    with pytest.raises(Seen):
+        demo.run(tmp_path / "demo", noise=noise)
 
 
 def test_same_seed_same_pictures(tmp_path: Path) -> None:

@@ -137,10 +137,8 @@ def _loss(name: LossName, noise: NoiseModel | None) -> Loss:
     """The loss by name; `auto` takes the noise model's own, and says so where it is unusual."""
     from pydenoise import nn
 
-    losses = {"mse": nn.MSELoss, "l1": nn.L1Loss, "l0": nn.AnnealedL0Loss}
-    losses["masked"] = nn.MaskedMSELoss
     own = "mse" if noise is None else noise.loss
     if name is LossName.AUTO:
         because = "" if noise is None else f", which {noise} asks for"
         say(f"loss: {own}{because}")
-    return losses[own if name is LossName.AUTO else name.value]()
+    return nn.LOSSES[own if name is LossName.AUTO else name.value]()

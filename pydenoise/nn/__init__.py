@@ -10,13 +10,14 @@ from . import init
 from .activation import LeakyReLU, ReLU, Shift, Sigmoid
 from .containers import Residual, Sequential, Skip
 from .conv import Conv2d, ConvTranspose2d
-from .loss import AnnealedL0Loss, L1Loss, Loss, MaskedMSELoss, MSELoss
+from .loss import LOSSES, AnnealedL0Loss, L1Loss, Loss, MaskedMSELoss, MSELoss
 from .module import LoadedKeys, Module, no_backward
 from .parameter import FlatParameters, Parameter
 from .pooling import AvgPool2d, MaxPool2d, Upsample
 from .unfold import Fold, Unfold
 
 __all__ = [
+    "LOSSES",
     "AnnealedL0Loss",
     "AvgPool2d",
     "Conv2d",

@@ -157,3 +157,12 @@ class AnnealedL0Loss(Loss):
 
     def extra_repr(self) -> str:
         return f"gamma={self.gamma:g}"
+
+
+LOSSES: dict[str, type[Loss]] = {
+    "mse": MSELoss,
+    "l1": L1Loss,
+    "l0": AnnealedL0Loss,
+    "masked": MaskedMSELoss,
+}
+"""Losses by name, as noise models name theirs; each can be built without arguments."""
