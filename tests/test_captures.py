@@ -216,3 +216,13 @@ def test_train_on_single_pictures(run: Any, material: Path, noise: str | None) -
     run(*refused, 20).refusal("multiples of 8")
     stack = ("--stack", material / "stack.tif")
     run("train", *stack, *objective, "-o", material / "other").refusal("for a folder of pictures")
+
+
+@pytest.mark.parametrize("noise", ["bernoulli:0.5", "impulse:0.2", "text:0.1"])
+def test_single_pictures_need_noise_whose_mean_is_the_picture(
+    run: Any, material: Path, noise: str
+) -> None:
+    words = ("--objective", "neighbor2neighbor", "--noise", noise, "-o", material / "run")
+    ended = run("train", material / "a", *words, *QUICK)
+    ended.refusal(f"the mean of many draws, which for {noise} is not the clean picture")
+    assert not (material / "run").exists()

@@ -129,6 +129,11 @@ def objective(
         return objectives.Noise2Noise(_loss(loss, noise))
     if loss not in (LossName.AUTO, LossName.MSE):
         raise typer.BadParameter(f"--objective {name} has a loss of its own; leave out --loss")
+    if noise is not None and noise.loss != "mse":
+        raise typer.BadParameter(
+            f"--objective {name} finds the mean of many draws, which for {noise} is not the clean "
+            "picture; leave it out, or choose another --noise"
+        )
     # the paper's strengths for real and for synthetic noise
     return objectives.Neighbor2Neighbor(strength=1 if noise is None else 2, seed=seed)
 
