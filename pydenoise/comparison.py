@@ -104,7 +104,7 @@ def measure(
     ValueError
         For an unknown method, or `model` without weights.
     RuntimeError
-        When the process dies, as for want of memory.
+        When the process dies, as for want of memory. Errors of the method are raised as they are.
 
     Notes
     -----
@@ -115,17 +115,21 @@ def measure(
         raise ValueError(f"{method}: {reason}")
     if method == "model" and weights is None:
         raise ValueError("comparison: the method 'model' needs weights")
-    begin = (method, None if weights is None else Path(weights))
-    with ProcessPoolExecutor(1, get_context("spawn"), _begin, begin) as process:
-        for noisy, clean in pictures:
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+
+        def result(task: str, work: Callable[..., Any], *arguments: Any) -> Any:
             try:
-                denoised, seconds, peak_mb = process.submit(_denoised, noisy, clean).result()
+                return process.submit(work, *arguments).result()
             except BrokenProcessPool:
-                size = "x".join(map(str, noisy.shape))
                 raise RuntimeError(
-                    f"{method}: its process died on a picture of {size}; it may have wanted more "
-                    "memory than there is"
+                    f"{method}: its process died {task}; it may have wanted more memory than "
+                    "there is"
                 ) from None
+
+        result("on loading", _begin, method, None if weights is None else Path(weights))
+        for noisy, clean in pictures:
+            task = f"on a picture of {'x'.join(map(str, noisy.shape))}"
+            denoised, seconds, peak_mb = result(task, _denoised, noisy, clean)
             yield Measured(*score(denoised, clean), seconds, peak_mb)
 
 
@@ -156,19 +160,18 @@ def _begin(method: str, weights: Path | None) -> None:
     tiny = np.random.default_rng(0).random((32, 32), dtype=np.float32)
     load(weights, True)(tiny)
     run = load(weights, False)
-    _forget_peak()
-    _worker = _Worker(run, _best_nonlocal_means if method == "nlm-best" else None, _peak())
+    held = _peak() if _forget_peak() else None
+    _worker = _Worker(run, _best_nonlocal_means if method == "nlm-best" else None, held)
 
 
 def _denoised(noisy: Array, clean: Array) -> tuple[Array, float, float | None]:
     """The picture, the seconds, and the megabytes."""
     run = _worker.oracle(noisy, clean) if _worker.oracle else _worker.run
-    _forget_peak()
+    is_fresh = _forget_peak()
     began = time.perf_counter()
     denoised = run(noisy)
     seconds = time.perf_counter() - began
-    peak = _peak()
-    held = _worker.held
+    peak, held = _peak() if is_fresh else None, _worker.held
     return denoised, seconds, None if peak is None or held is None else (peak - held) / 1e6
 
 
@@ -231,6 +234,10 @@ def _peak() -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def _forget_peak() -> None:
-    if _PROCESS.exists():
+def _forget_peak() -> bool:
+    """Begin the peak anew; False where the system does not let us."""
+    try:
         (_PROCESS / "clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True

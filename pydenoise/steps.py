@@ -33,6 +33,8 @@ class TrainingDiverged(RuntimeError):
 
     Attributes
     ----------
+    what : str
+        What was seen.
     step : int
         The step, counted from 1, after which it was seen.
     lr : float
@@ -44,8 +46,13 @@ class TrainingDiverged(RuntimeError):
             f"training diverged: {what} at step {step} with lr {lr:g}; "
             f"start again with a smaller rate, {lr / 4:.2g} say, and look for NaN in the data"
         )
+        self.what = what
         self.step = step
         self.lr = lr
+
+    def __reduce__(self) -> tuple[type[TrainingDiverged], tuple[str, int, float]]:
+        """Made again from what it was made of, so that it travels between processes."""
+        return type(self), (self.what, self.step, self.lr)
 
 
 class Done(NamedTuple):

@@ -87,6 +87,22 @@ def test_peaks_follow_the_picture_and_not_its_predecessor() -> None:
     assert after < large / 2
 
 
+def test_a_peak_that_cannot_begin_anew_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "status").write_text("VmHWM:\t  1000 kB\n")
+    monkeypatch.setattr(comparison, "_PROCESS", tmp_path)
+    monkeypatch.setattr(comparison.signal, "signal", lambda *arguments: None)
+    monkeypatch.setattr(comparison, "_worker", None, raising=False)
+    comparison._begin("tv", None)
+    assert comparison._denoised(*scene())[2] == 0
+    (tmp_path / "clear_refs").unlink()
+    (tmp_path / "clear_refs").mkdir()  # not to be written, even by root
+    assert comparison._denoised(*scene())[2] is None
+    comparison._begin("tv", None)
+    assert comparison._denoised(*scene())[2] is None
+
+
 def test_small_pictures_have_no_ssim() -> None:
     noisy, clean = scene(10, 40)
     psnr, ssim = comparison.score(noisy, clean)
@@ -107,9 +123,14 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         next(comparison.measure("model", [scene()]))
 
 
-def test_an_error_there_is_an_error_here_and_a_death_is_told() -> None:
+def test_an_error_there_is_an_error_here_and_a_death_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must be \(H, W\)"):
         next(comparison.measure("tv", [(np.zeros(4, np.float32), np.zeros(4, np.float32))]))
+
+    text = tmp_path / "w.safetensors"
+    text.write_text("words")
+    with pytest.raises(ValueError, match=r"w\.safetensors"):
+        next(comparison.measure("model", [scene()], text))
 
     class Fatal:
         shape = (3, 4)

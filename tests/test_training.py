@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import threading
 import time
 from pathlib import Path
@@ -186,6 +187,9 @@ def test_loss_that_is_no_number_stops_it(model: nn.Sequential, cores: str) -> No
     assert stop.value.step == len(optimizer.rates) + 1
     assert stop.value.lr == 0.25
     assert "smaller" in str(stop.value)
+    again = pickle.loads(pickle.dumps(stop.value))
+    assert type(again) is TrainingDiverged
+    assert (str(again), again.step, again.lr) == (str(stop.value), stop.value.step, 0.25)
     kept = optimizer.weights[-1] if optimizer.weights else before
     assert torch.equal(weights(model), kept), "the poisoned step was not taken"
     assert keeps_nothing(model)
