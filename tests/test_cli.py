@@ -66,7 +66,7 @@ def test_module_runs_as_the_command() -> None:
         ["eval", "--model", "w.safetensors"],
         ["demo", "--seconds", "0"],
         ["train", "photos", "--out", "run", "--pairs", "a", "b"],
-        ["train", "data.pkl", "--out", "run", "--momentum", "7"],
+        ["train", "data.pkl", "--out", "run", "--optimizer", "sgd", "--momentum", "7"],
         ["train", "data.pkl", "--out", "run", "--noise", "gauss:25"],
         ["eval", "data.pkl", "-m", "w.safetensors", "--noise", "gauss:25"],
         ["train", "photos", "--out", "run", "--channels", "many", "--noise", "gauss:25"],
@@ -260,6 +260,28 @@ def test_train_on_the_courses_file(run: Any, tmp_path: Path, course_file: Path) 
     assert len(trained(out)) == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("photos --noise gauss:9 --validation v.pkl", "--validation is for the course's .pkl"),
+        ("--burst photos --validation v.pkl", "--validation is for the course's .pkl"),
+        ("data.pkl --hold-out 1", "--hold-out is for a folder of clean pictures"),
+        ("--pairs a b --hold-out 1", "--hold-out is for a folder of clean pictures"),
+        (
+            "photos --objective neighbor2neighbor --hold-out 1",
+            "--hold-out is for a folder of clean",
+        ),
+        ("data.pkl --range 0 9", "--range is not for the course's .pkl"),
+        ("data.pkl --crop 16", "--crop is not for the course's .pkl"),
+        ("data.pkl --pairs-count 8", "--pairs-count is not for the course's .pkl"),
+        ("photos --noise gauss:9 --momentum 0.5", "--momentum is for --optimizer sgd alone"),
+        ("data.pkl --optimizer adamw --momentum 0", "--momentum is for --optimizer sgd alone"),
+    ],
+)
+def test_train_drops_no_option_silently(run: Any, tmp_path: Path, words: str, reason: str) -> None:
+    run("train", *words.split(), "--out", tmp_path / "run").refusal(reason)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("schedule", ["constant", "step", "cosine", "ramp"])
 def test_train_options(
@@ -268,7 +290,8 @@ def test_train_options(
     out = tmp_path / "run"
     ended = run(
         *("train", course_file, "--out", out, "--json", "--channels", "4", "--epochs", 1),
-        *("--optimizer", optimizer, "--schedule", schedule, "--lr", "0.01", "--momentum", "0.5"),
+        *("--optimizer", optimizer, "--schedule", schedule, "--lr", "0.01"),
+        *(("--momentum", "0.5") if optimizer == "sgd" else ()),
         *("--average", "0", "--no-augment", "--batch-size", "7", "--seed", "3"),
     )
     assert ended.json()["train_pairs"] == 20

@@ -74,6 +74,13 @@ def explained(error: Exception) -> str:
     return text
 
 
+def refuse(options: Mapping[str, object], reason: str) -> None:
+    """No option that is given, one that is not None, may be dropped silently."""
+    for name, given in options.items():
+        if given is not None:
+            raise typer.BadParameter(f"--{name} {reason}")
+
+
 class Failures:
     """What went wrong with single files of a batch, by file.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import typer
 
+from pydenoise.cli.console import refuse
 from pydenoise.cli.progress import Watcher
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _by_model(wishes: Wishes) -> Denoise:
     if wishes.model is None:
         raise typer.BadParameter("--method model needs trained weights: add -m WEIGHTS")
     foreign = {"recipe": wishes.recipe, "per-page": wishes.per_page or None, "seed": wishes.seed}
-    _refuse(foreign, "a model has learnt already")
+    refuse(foreign, "is for another method: a model has learnt already")
 
     from pydenoise.cli.sources import network
     from pydenoise.inference import denoise_pages
@@ -99,7 +100,7 @@ def _by_model(wishes: Wishes) -> Denoise:
 
 
 def _by_zero_shot(wishes: Wishes) -> Denoise:
-    _refuse({"model": wishes.model}, "zero-shot learns from the picture itself")
+    refuse({"model": wishes.model}, "zero-shot learns from the picture itself")
 
     from pydenoise.zero_shot import denoise_pages
 
@@ -116,9 +117,3 @@ def _by_zero_shot(wishes: Wishes) -> Denoise:
         )
 
     return denoise
-
-
-def _refuse(wishes: Mapping[str, object], why: str) -> None:
-    for name, wish in wishes.items():
-        if wish is not None:
-            raise typer.BadParameter(f"--{name} is for another method: {why}")

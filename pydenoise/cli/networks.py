@@ -67,7 +67,7 @@ class Recipe(NamedTuple):
     schedule: ScheduleName
 
 
-_SGD_RATE = 0.5
+_SGD_RATE, _SGD_MOMENTUM = 0.5, 0.9
 _OF_A_UNET = Recipe(64, 1e-3, 0.99, ScheduleName.RAMP)
 RECIPES = {
     NetworkName.AUTOENCODER: Recipe(32, 3e-3, 0.999, ScheduleName.COSINE),
@@ -99,11 +99,12 @@ def network(name: NetworkName, widths: list[int], in_channels: int, seed: int) -
 
 
 def optimizer(
-    name: OptimizerName, model: Module, recipe: Recipe, lr: float | None, momentum: float
+    name: OptimizerName, model: Module, recipe: Recipe, lr: float | None, momentum: float | None
 ) -> Optimizer:
     from pydenoise import optim
 
     if name is OptimizerName.SGD:
+        momentum = _SGD_MOMENTUM if momentum is None else momentum
         return optim.SGD(model, lr=_SGD_RATE if lr is None else lr, momentum=momentum)
     build = optim.Adam if name is OptimizerName.ADAM else optim.AdamW
     return build(model, lr=recipe.adam_lr if lr is None else lr, betas=(0.9, recipe.beta2))

@@ -16,6 +16,7 @@ from pydenoise.cli.console import (
     Seed,
     print_json,
     print_measures,
+    refuse,
     say,
 )
 from pydenoise.cli.networks import LossName, NetworkName, ObjectiveName, OptimizerName, ScheduleName
@@ -88,7 +89,9 @@ def train(
             min=0, help="Learning rate; for sgd 0.5, else 0.003, or 0.001 for a unet, if omitted."
         ),
     ] = None,
-    momentum: Annotated[float, typer.Option(min=0, max=1, help="Of sgd.")] = 0.9,
+    momentum: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Of sgd; 0.9 if omitted.")
+    ] = None,
     schedule: Annotated[
         ScheduleName | None,
         typer.Option(help="How the learning rate falls; cosine, or ramp for a unet, if omitted."),
@@ -124,6 +127,15 @@ def train(
         raise typer.BadParameter("--noise is for a folder of pictures alone")
     if is_single and not is_folder:
         raise typer.BadParameter("--objective neighbor2neighbor is for a folder of pictures alone")
+    cutting = {"range": value_range, "crop": crop, "pairs-count": pairs_count}
+    if data is not None and not is_folder:
+        refuse(cutting, "is not for the course's .pkl file, whose pairs are cut already")
+    else:
+        refuse({"validation": validation}, "is for the course's .pkl file alone")
+    if not is_folder or (is_single and noise is None):
+        refuse({"hold-out": hold_out}, "is for a folder of clean pictures with --noise alone")
+    if optimizer is not OptimizerName.SGD:
+        refuse({"momentum": momentum}, f"is for --optimizer sgd alone, not {optimizer}")
     if value_range is not None and not value_range[0] < value_range[1]:
         raise typer.BadParameter("--range expects two numbers, the lower first")
     _refuse_filled(out, overwrite)
