@@ -77,7 +77,9 @@ def test_a_burst_is_a_folder_for_each_scene(tmp_path: Path) -> None:
     (tmp_path / "a" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     found = bursts(tmp_path)
     assert [len(scene.captures) for scene in found.scenes] == [3, 2]
-    assert found.skipped == [tmp_path / "a" / "broken.png", tmp_path / "notes.txt"]
+    broken = tmp_path / "a" / "broken.png"
+    assert list(found.skipped) == [broken, tmp_path / "notes.txt"]
+    assert found.skipped[broken].startswith(f"{broken}: ")
     assert found.scenes[1].names == [str(tmp_path / "b" / f"{n}.png") for n in (0, 1)]
     assert [len(scene.captures) for scene in bursts(tmp_path / "b").scenes] == [2]
     with pytest.raises(ImageError, match=r"gone: is no folder; expected one with a folder for"):
@@ -177,10 +179,14 @@ def test_train_on_captures(run: Any, material: Path, option: str) -> None:
 def test_train_says_what_it_does_to_drifting_and_shifted_captures(run: Any, material: Path) -> None:
     tifffile.imwrite(material / "b" / "x.tif", np.roll(twelve_bits(5) // 2, 4, axis=0))
     (material / "b" / "notes.txt").write_text("words")
+    (material / "b" / "z.png").write_bytes(b"GIF89a")
     ended = run("train", "--pairs", material / "a", material / "b", "-o", material / "r", *QUICK)
     assert ended.code == 0
     assert "b: 'x' seems to lie 4 pixels lower and 0 further left than" in ended.err
     assert f"skipped 1 other file: {material / 'b' / 'notes.txt'}" in ended.err
+    assert (
+        f"skipped 1 unusable picture: {material / 'b' / 'z.png'}: is a GIF; expected" in ended.err
+    )
     assert "brightness drifts: 2 of 2 captures matched to the others" in ended.err
 
 

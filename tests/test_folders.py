@@ -33,6 +33,11 @@ def test_a_folder_of_one_kind_is_read_and_the_rest_listed(tmp_path: Path) -> Non
     assert {picture.dtype for picture in pictures} == {np.dtype(np.uint16)}
     assert [path.name for path in paths] == ["a.png", "b.tif", "b.tif", "c.npy"]
     assert [path.name for path in skipped] == ["d.png", "e.png", "f.npy", "g.txt"]
+    reasons = dict(zip("defg", skipped.values(), strict=True))
+    assert reasons["d"] == f"{tmp_path / 'd.png'}: holds uint8; most files there hold uint16"
+    assert "e.png: is a GIF; expected a whole picture file" in reasons["e"]
+    assert "f.npy: holds NaN or infinity" in reasons["f"]
+    assert not reasons["g"], "no picture"
     np.testing.assert_array_equal(pictures[2], gray + 1)
     for path in tmp_path.iterdir():
         if path.name != "e.png":

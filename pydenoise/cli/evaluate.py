@@ -20,7 +20,7 @@ from pydenoise.cli.console import (
     print_table,
     say,
 )
-from pydenoise.cli.sources import network, note_skipped
+from pydenoise.cli.sources import network, note_left_out
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -214,7 +214,7 @@ def _with_noise(
 
     model = parse(noise)
     pictures, _, skipped = read_folder(folder, model.source_size(1))
-    note_skipped(skipped)
+    note_left_out(skipped)
     return noisy_pictures(on_scale(pictures, value_range), model, seed)
 
 
@@ -222,6 +222,6 @@ def _from_two_folders(noisy: Path, clean: Path, value_range: ValueRange) -> list
     from pydenoise.data import matching_pictures, to_tensor
 
     matched = matching_pictures(noisy, clean)
-    note_skipped(matched.skipped)
+    note_left_out(matched.skipped)
     pairs = zip(matched.first, matched.second, strict=True)
     return [(to_tensor(p, value_range), to_tensor(t, value_range)) for p, t in pairs]

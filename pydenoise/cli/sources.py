@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -53,7 +53,7 @@ def captures(
         scenes, skipped = data.bursts(burst, cut.crop)
     else:
         scenes, skipped = data.stacks(stacks)
-    note_skipped(skipped)
+    note_left_out(skipped)
     bounds = bounds or data.value_range(c for scene in scenes for c in scene.captures)
     with saying_warnings():
         source = data.ScenePairs(scenes, *cut, bounds)
@@ -117,7 +117,7 @@ def singles(
         pairs = data.SingleCrops(noisy, *cut)
         return Material(pairs, clean.validation, clean.value_range)
     pictures, _, skipped = data.read_folder(folder, cut.crop)
-    note_skipped(skipped)
+    note_left_out(skipped)
     bounds = bounds or data.value_range(pictures)
     source = data.SingleCrops(data.on_scale(pictures, bounds), *cut)
     return Material(source, None, bounds)
@@ -143,7 +143,7 @@ def _clean(
 
     model = data.parse(noise)
     pictures, _, skipped = data.read_folder(folder, model.source_size(cut.crop))
-    note_skipped(skipped)
+    note_left_out(skipped)
     kept = len(pictures) // 10 if hold_out is None else hold_out
     if kept >= len(pictures):
         raise ValueError(
@@ -167,7 +167,13 @@ def network(weights: Path) -> Module:
     return load_weights(weights)[0]
 
 
-def note_skipped(skipped: list[Path], kind: str = "other file") -> None:
+def note_left_out(skipped: Mapping[Path, str]) -> None:
+    """Say on stderr which files of a folder are not used, and for pictures why the first is not."""
+    note_skipped([path for path, reason in skipped.items() if not reason])
+    note_skipped([reason for reason in skipped.values() if reason], "unusable picture")
+
+
+def note_skipped(skipped: Sequence[Path | str], kind: str = "other file") -> None:
     """Say on stderr what else a folder holds, and name the first."""
     if skipped:
         kind += "s" if skipped[1:] else ""

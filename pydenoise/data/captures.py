@@ -32,10 +32,10 @@ class Scene(NamedTuple):
 
 
 class Scenes(NamedTuple):
-    """Scenes, and what else lay in their folders."""
+    """Scenes, and what else lay in their folders; see `pydenoise.data.folders.Folder`."""
 
     scenes: list[Scene]
-    skipped: list[Path]
+    skipped: dict[Path, str]
 
 
 class ScenePairs(Crops):
@@ -154,13 +154,13 @@ def bursts(folder: PathLike, smallest: int = 1) -> Scenes:
     if not folder.is_dir():
         raise ImageError(f"{folder}: is no folder; expected one with a folder for each scene")
     places = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    found = Scenes([], [])
+    found = Scenes([], {})
     for place in places or [folder]:
         content = read_folder(place, smallest)
         found.scenes.append(Scene(content.pictures, _numbered(content.paths)))
-        found.skipped.extend(content.skipped)
+        found.skipped.update(content.skipped)
     if places:
-        found.skipped.extend(sorted(p for p in folder.iterdir() if p not in places))
+        found.skipped.update((p, "") for p in sorted(folder.iterdir()) if p not in places)
     return found
 
 
@@ -170,7 +170,7 @@ def stacks(paths: Sequence[PathLike]) -> Scenes:
     for path in paths:
         pages = read_pages(path)
         scenes.append(Scene(pages, _numbered([Path(path)] * len(pages))))
-    return Scenes(scenes, [])
+    return Scenes(scenes, {})
 
 
 def _numbered(paths: Sequence[Path]) -> list[str]:

@@ -30,13 +30,14 @@ class Folder(NamedTuple):
         Each (H, W, C), C = 1 or 3, of one C and one dtype for all; every page is one.
     paths : list of Path
         The file of each.
-    skipped : list of Path
-        What else is there: no pictures, pictures that cannot be read, and those of another kind.
+    skipped : dict from Path to str
+        What else is there, and why it was left out: pictures that cannot be read, and those of
+        another kind. The reason is empty for what is no picture.
     """
 
     pictures: list[Array]
     paths: list[Path]
-    skipped: list[Path]
+    skipped: dict[Path, str]
 
 
 def read_folder(folder: PathLike, smallest: int = 1) -> Folder:
@@ -63,14 +64,14 @@ def read_folder(folder: PathLike, smallest: int = 1) -> Folder:
     """
     paths, skipped = list_pictures(folder)
     files: dict[Path, list[Array]] = {}
-    reasons = []
+    refused: dict[Path, ImageError] = {}
     for path in paths:
         try:
             files[path] = read_pages(path)
         except ImageError as error:
-            reasons.append(error)
+            refused[path] = error
     if not files:
-        raise reasons[0]
+        raise refused[paths[0]]
     kinds = Counter(pages[0].dtype for pages in files.values())
     dtype = max(kinds, key=lambda kind: kinds[kind])
     taken = {path: pages for path, pages in files.items() if pages[0].dtype == dtype}
@@ -85,8 +86,10 @@ def read_folder(folder: PathLike, smallest: int = 1) -> Folder:
             )
     if len({picture.shape[2] for picture in pictures}) > 1:
         pictures = [np.repeat(p, 3, axis=2) if p.shape[2] == 1 else p for p in pictures]
-    rest = [path for path in paths if path not in taken]
-    return Folder(pictures, of_pictures, sorted([*skipped, *rest]))
+    reasons = dict.fromkeys(skipped, "") | {path: str(error) for path, error in refused.items()}
+    for path in files.keys() - taken.keys():
+        reasons[path] = f"{path}: holds {files[path][0].dtype}; most files there hold {dtype}"
+    return Folder(pictures, of_pictures, dict(sorted(reasons.items())))
 
 
 def read_pages(path: PathLike) -> list[Array]:
@@ -170,7 +173,7 @@ class Matched(NamedTuple):
     first: list[Array]
     second: list[Array]
     names: list[str]
-    skipped: list[Path]
+    skipped: dict[Path, str]
 
 
 def matching_pictures(folder_a: PathLike, folder_b: PathLike, smallest: int = 1) -> Matched:
@@ -206,7 +209,7 @@ def matching_pictures(folder_a: PathLike, folder_b: PathLike, smallest: int = 1)
                 f"{folder}: no picture is named {', '.join(map(repr, missing[:3]))}{more}, as in "
                 "the other folder; expected matching names"
             )
-    matched = Matched([], [], [], first.skipped + second.skipped)
+    matched = Matched([], [], [], first.skipped | second.skipped)
     for name in sorted(names):
         a, b = names[name], partners[name]
         if [page.shape for page in a] != [page.shape for page in b]:
