@@ -100,7 +100,9 @@ def _by_model(wishes: Wishes) -> Denoise:
 
 
 def _by_zero_shot(wishes: Wishes) -> Denoise:
-    refuse({"model": wishes.model}, "zero-shot learns from the picture itself")
+    refuse(
+        {"model": wishes.model}, "is for another method: zero-shot learns from the picture itself"
+    )
 
     from pydenoise.zero_shot import denoise_pages
 
