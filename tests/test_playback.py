@@ -181,6 +181,10 @@ def of_double(model: nn.Module) -> None:
     model.to(torch.float32)
 
 
+def another_weight(model: nn.Sequential) -> None:
+    model[0].register_parameter("weight", torch.full_like(model[0].weight, 0.2))
+
+
 CHANGES = {
     "flattened": nn.Module.flatten,
     "moved": other_memory,
@@ -191,6 +195,7 @@ CHANGES = {
     "new values": lambda model: model.load_state_dict(
         {name: value + 0.1 for name, value in model.state_dict().items()}
     ),
+    "another parameter": another_weight,
     "memory let go": lambda model: memory.clear(),
 }
 

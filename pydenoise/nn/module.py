@@ -97,8 +97,6 @@ class Module:
         self._parameters = {}
         self._entries = []
 
-    # --- the two passes -----------------------------------------------------------------------
-
     def forward(self, *args: Any, **keywords: Any) -> Any:
         """Output of the module; what backward needs is kept, in training mode."""
         raise TypeError(f"{type(self).__name__} defines no forward")
@@ -167,12 +165,11 @@ class Module:
         """Window of the input's rows (axis 0) or columns (1) that one of the output depends on."""
         return EVERYTHING
 
-    # --- children and parameters --------------------------------------------------------------
-
     def register_parameter(self, name: str, data: Tensor | None) -> None:
         """Make `self.<name>` a learnt tensor with a gradient; None says that there is none."""
         self._parameters[name] = None if data is None else Parameter(data, name=name)
         self.__dict__[name] = data
+        Module.changes += 1
 
     def add_module(self, name: str, module: Module) -> None:
         """Make a module a child under a name of its own."""
@@ -324,8 +321,6 @@ class Module:
             self.flatten()
         return self
 
-    # --- saved states -------------------------------------------------------------------------
-
     def state_dict(self) -> dict[str, Tensor]:
         """Dotted name -> values, sharing memory with the parameters, as in torch."""
         return {name: parameter.data.detach() for name, parameter in self.named_parameters()}
@@ -385,8 +380,6 @@ class Module:
             child.apply(function)
         function(self)
         return self
-
-    # --- how it prints ------------------------------------------------------------------------
 
     def extra_repr(self) -> str:
         """What stands between the brackets of the layer's name."""
