@@ -17,7 +17,7 @@ from scipy.signal import correlate2d
 from pydenoise.data import read, sample_photographs
 from pydenoise.diagnosis import diagnose
 
-SHARED = Path("/work/shared/data")
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SMOOTHED = np.ones((3, 3, 1)) / 3  # keeps the level of white noise
 
 
