@@ -166,7 +166,7 @@ def _pages(picture: Any, axes: str | None) -> tuple[Picture, Callable[[Picture],
     if isinstance(picture, Picture):
         return picture, lambda pages: pages
     if isinstance(picture, np.ndarray):
-        return _of_array(picture, axes), lambda pages: pages.array
+        return Picture.of(picture, axes), lambda pages: pages.array
     if isinstance(picture, Tensor):
         return _of_tensor(picture), lambda pages: _to_tensor(pages, picture)
     if hasattr(picture, "mode") and hasattr(picture, "getbands"):
@@ -175,21 +175,6 @@ def _pages(picture: Any, axes: str | None) -> tuple[Picture, Callable[[Picture],
         "denoise: picture must be a numpy array, a torch tensor, a Pillow image or a Picture, "
         f"got {type(picture).__name__}"
     )
-
-
-def _of_array(array: np.ndarray[Any, Any], axes: str | None) -> Picture:
-    if array.dtype.kind not in "uif":
-        raise TypeError(
-            f"denoise: picture must be whole numbers or floating point, got {array.dtype}"
-        )
-    if axes is not None:
-        return Picture.of(array, axes)
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)):
-        raise ValueError(
-            f"denoise: array has shape {array.shape}; expected (H, W) or (H, W, C) with C from 1 "
-            "to 4, or axes that say what its dimensions are, such as axes='TYX'"
-        )
-    return Picture.of(array)
 
 
 def _of_tensor(tensor: Tensor) -> Picture:

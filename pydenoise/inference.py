@@ -134,15 +134,6 @@ def denoise_picture(
     ValueError
         When its shape is none of the above.
     """
-    if picture.dtype.kind not in "uif":
-        raise TypeError(
-            f"denoise_picture: picture must be whole numbers or floating point, got {picture.dtype}"
-        )
-    if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] not in (1, 2, 3, 4)):
-        raise ValueError(
-            "denoise_picture: picture must be (H, W) or (H, W, C) with C from 1 to 4, "
-            f"got {picture.shape}"
-        )
     return denoise_pages(model, Picture.of(picture), max_bytes=max_bytes).array
 
 
@@ -227,10 +218,12 @@ def map_pages(
 
     Raises
     ------
+    TypeError
+        When the samples are neither whole numbers nor floating point.
     ValueError
         For a range that does not rise, or a strength outside 0..1.
     """
-    check_terms(value_range, strength)
+    check_terms(picture, value_range, strength)
     output = picture.samples.copy()
     for before, page in zip(picture.samples, output, strict=True) if strength else ():
         noisy, colours = (each[:, :, : picture.colours] for each in (before, page))
@@ -263,8 +256,11 @@ def _refuse_unknown_scale(picture: Picture) -> None:
         )
 
 
-def check_terms(value_range: tuple[float, float] | None, strength: float) -> None:
+def check_terms(picture: Picture, value_range: tuple[float, float] | None, strength: float) -> None:
     """Refuse what `map_pages` says that it refuses."""
+    dtype = picture.samples.dtype
+    if dtype.kind not in "uif":
+        raise TypeError(f"denoise: picture must be whole numbers or floating point, got {dtype}")
     if value_range is not None and not -np.inf < value_range[0] < value_range[1] < np.inf:
         raise ValueError(f"denoise: value_range must be two rising numbers, got {value_range}")
     if not 0 <= strength <= 1:

@@ -114,7 +114,7 @@ def denoise_pages(
         When the loss is not finite any more.
     """
     recipe = _recipe(recipe)
-    check_terms(value_range, strength)
+    check_terms(picture, value_range, strength)
     value_range = value_range or percentiles(picture)
     if value_range is None or not strength:
         return picture.with_samples(picture.samples.copy())

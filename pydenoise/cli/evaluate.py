@@ -20,7 +20,7 @@ from pydenoise.cli.console import (
     print_table,
     say,
 )
-from pydenoise.cli.sources import network, note_left_out
+from pydenoise.cli.sources import note_left_out
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,8 +61,10 @@ def evaluate(
 ) -> None:
     """Measure trained weights, or methods side by side: PSNR and SSIM against clean pictures."""
     _check_usage(data, noise, pairs)
+    from pydenoise.checkpoint import load_weights
+
     chosen = _chosen(methods, model)
-    trained = network(model) if model else None
+    trained = load_weights(model)[0] if model else None
     value_range = trained.value_range if trained else None
     pictures, about = _noisy_and_clean(data, noise, pairs, seed, value_range)
     if methods:

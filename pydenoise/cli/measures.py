@@ -10,7 +10,6 @@ from pydenoise.cli.console import print_table
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
 
     from pydenoise.cli.plan import Job
     from pydenoise.data import Picture
@@ -107,14 +106,17 @@ def _number(value: float | None, form: str = ".3g") -> str:
 
 def _against(noisy: Picture, denoised: Picture, clean: Picture) -> dict[str, Any]:
     import numpy as np
+    import torch
 
+    from pydenoise.data import to_tensor
     from pydenoise.inference import Scene, compare
 
     pictures = [picture.samples[..., : picture.colours] for picture in (noisy, denoised, clean)]
     known = np.logical_and.reduce([np.isfinite(samples) for samples in pictures])
-    low, high = _range(pictures[2][known], clean.samples.dtype)
-    scene = Scene(*(_scaled(np.where(known, samples, low), low, high) for samples in pictures))
-    return {**compare([scene]), "value_range": [low, high]}
+    bounds = _range(pictures[2][known], clean.samples.dtype)
+    filled = (np.where(known, samples, bounds[0]) for samples in pictures)
+    scene = Scene(*(torch.cat([to_tensor(page, bounds) for page in pages]) for pages in filled))
+    return {**compare([scene]), "value_range": list(bounds)}
 
 
 def _range(clean: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> tuple[float, float]:
@@ -124,10 +126,3 @@ def _range(clean: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> tuple[float, fl
     if clean.size and clean.min() < clean.max():
         return float(clean.min()), float(clean.max())
     raise ValueError("the reference is of one value; expected a picture")
-
-
-def _scaled(samples: np.ndarray[Any, Any], low: float, high: float) -> Tensor:
-    import torch
-
-    scaled = (samples.astype("float64") - low) / (high - low)
-    return torch.from_numpy(scaled.transpose(0, 3, 1, 2).astype("float32"))

@@ -82,10 +82,10 @@ def _by_model(wishes: Wishes) -> Denoise:
     foreign = {"recipe": wishes.recipe, "per-page": wishes.per_page or None, "seed": wishes.seed}
     refuse(foreign, "is for another method: a model has learnt already")
 
-    from pydenoise.cli.sources import network
+    from pydenoise.checkpoint import load_weights
     from pydenoise.inference import denoise_pages
 
-    trained = network(wishes.model)
+    trained, _ = load_weights(wishes.model)
 
     def denoise(picture: Picture, progress: Watcher) -> Picture:
         return denoise_pages(

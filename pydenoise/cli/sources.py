@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from pydenoise.data import NoiseModel, PairSource
     from pydenoise.data.noise import Array
-    from pydenoise.nn import Module
 
 VALIDATION_CROPS = 512
 
@@ -158,13 +157,6 @@ def _clean(
     if held_out:
         measured_on = data.validation_crops(held_out, model, VALIDATION_CROPS, cut.crop, cut.seed)
     return _Clean(rest, model, measured_on, bounds)
-
-
-def network(weights: Path) -> Module:
-    """A trained network, with the range of values that it was trained on."""
-    from pydenoise.checkpoint import load_weights
-
-    return load_weights(weights)[0]
 
 
 def note_left_out(skipped: Mapping[Path, str]) -> None:

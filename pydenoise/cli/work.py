@@ -99,8 +99,8 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except ImageError:
         raise
-    except (ValueError, RuntimeError) as error:
-        kind = ValueError if isinstance(error, ValueError) else RuntimeError
+    except (TypeError, ValueError, RuntimeError) as error:
+        kind = RuntimeError if isinstance(error, RuntimeError) else ValueError
         raise kind(f"{path}: {error}") from error
 
 

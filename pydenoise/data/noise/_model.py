@@ -81,6 +81,20 @@ class LevelRange(NoiseModel):
         return f"{self.kind}:{range_text(self.low, self.high)}"
 
 
+@dataclass(frozen=True)
+class ShareRange(LevelRange):
+    """A level that is the share of the pixels met, `most` at the most."""
+
+    most: ClassVar[float] = 0.99
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= self.high <= self.most:
+            raise ValueError(
+                f"{self.kind}: share of pixels {self.low:g}-{self.high:g}; "
+                f"expected 0 <= low <= high <= {self.most:g}"
+            )
+
+
 def drawn_level(low: float, high: float, rng: np.random.Generator) -> float:
     """A level of the range; nothing is drawn where there is but one."""
     return low if low == high else float(rng.uniform(low, high))
@@ -90,11 +104,3 @@ def range_text(low: float, high: float) -> str:
     """`25` or `0-50`, in the shortest decimals that read back to the values."""
     ends = (low,) if low == high else (low, high)
     return "-".join(np.format_float_positional(end, trim="-") for end in ends)
-
-
-def check_share(kind: str, low: float, high: float, most: float) -> None:
-    """A share of the pixels, or ValueError."""
-    if not 0 <= low <= high <= most:
-        raise ValueError(
-            f"{kind}: share of pixels {low:g}-{high:g}; expected 0 <= low <= high <= {most:g}"
-        )

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydenoise.data.noise._model import Array, LevelRange, check_share, unit
+from pydenoise.data.noise._model import Array, ShareRange, unit
 
 FAINTEST = np.float32(2**-10)
 """The least that a pixel which is left can show: a quarter of a level of 8 bits."""
 
 
 @dataclass(frozen=True)
-class Bernoulli(LevelRange):
+class Bernoulli(ShareRange):
     """Pixels set to zero in all channels, each on its own with probability p.
 
     Parameters
@@ -33,9 +33,6 @@ class Bernoulli(LevelRange):
     kind = "bernoulli"
     loss = "masked"
 
-    def __post_init__(self) -> None:
-        check_share(self.kind, self.low, self.high, 0.99)
-
     def _drawn(self, clean: Array, rng: np.random.Generator) -> Array:
         picture = unit(clean)
         noisy = np.where(np.abs(picture) < FAINTEST, FAINTEST, picture)
@@ -44,7 +41,7 @@ class Bernoulli(LevelRange):
 
 
 @dataclass(frozen=True)
-class Impulse(LevelRange):
+class Impulse(ShareRange):
     """Pixels replaced by random colours of [0, 1], each on its own with probability p.
 
     Parameters
@@ -61,9 +58,6 @@ class Impulse(LevelRange):
     kind = "impulse"
     loss = "l0"
 
-    def __post_init__(self) -> None:
-        check_share(self.kind, self.low, self.high, 0.99)
-
     def _drawn(self, clean: Array, rng: np.random.Generator) -> Array:
         chosen = _chosen(clean, self.low, rng)
         noisy = np.array(unit(clean))
@@ -72,7 +66,7 @@ class Impulse(LevelRange):
 
 
 @dataclass(frozen=True)
-class Text(LevelRange):
+class Text(ShareRange):
     """Random words in random colours and sizes, written over the picture here and there.
 
     Parameters
@@ -89,9 +83,7 @@ class Text(LevelRange):
 
     kind = "text"
     loss = "l1"
-
-    def __post_init__(self) -> None:
-        check_share(self.kind, self.low, self.high, 0.5)
+    most = 0.5
 
     def _drawn(self, clean: Array, rng: np.random.Generator) -> Array:
         noisy = np.array(unit(clean))

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pydenoise.data.levels import levels
+
 Samples = npt.NDArray[Any]
 
 EXPANDED_BYTES = 2**27  # what any file may expand to
@@ -255,7 +257,7 @@ class Picture:
         if axes is None and array.ndim not in (2, 3):
             raise ValueError(
                 f"Picture.of: array has shape {array.shape}; expected (H, W) or (H, W, C), or axes "
-                "that say what its dimensions are, such as TYX"
+                "that say what its dimensions are, such as 'TYX'"
             )
         try:
             layout = Layout(axes or "YXS"[: array.ndim], array.shape)
@@ -265,7 +267,7 @@ class Picture:
         if samples.shape[3] not in (1, 2, 3, 4):
             raise ValueError(
                 f"Picture.of: array has shape {array.shape}, {samples.shape[3]} samples a pixel; "
-                "expected 1 to 4"
+                "expected C from 1 to 4"
             )
         return cls(samples, alpha_of(samples.shape[3]), layout)
 
@@ -279,8 +281,7 @@ class Picture:
         page = self.samples[0]
         if page.dtype != np.uint8:
             seen = page[..., : self.colours].astype(np.float64)
-            finite = seen[np.isfinite(seen)]
-            low, high = np.percentile(finite, (0.1, 99.9)) if finite.size else (0, 1)
+            low, high = levels([seen], seen.size) or (0.0, 1.0)
             unit = np.nan_to_num((seen - low) / (high - low if high > low else 1))
             page = np.rint(unit.clip(0, 1) * 255).astype(np.uint8)
         file = BytesIO()
