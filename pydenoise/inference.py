@@ -219,7 +219,7 @@ def map_pages(
     Raises
     ------
     TypeError
-        When the samples are neither whole numbers nor floating point.
+        When the samples are neither whole numbers nor floating point, and something is to be run.
     ValueError
         For a range that does not rise, or a strength outside 0..1.
     """
@@ -259,7 +259,7 @@ def _refuse_unknown_scale(picture: Picture) -> None:
 def check_terms(picture: Picture, value_range: tuple[float, float] | None, strength: float) -> None:
     """Refuse what `map_pages` says that it refuses."""
     dtype = picture.samples.dtype
-    if dtype.kind not in "uif":
+    if strength and dtype.kind not in "uif":
         raise TypeError(f"denoise: picture must be whole numbers or floating point, got {dtype}")
     if value_range is not None and not -np.inf < value_range[0] < value_range[1] < np.inf:
         raise ValueError(f"denoise: value_range must be two rising numbers, got {value_range}")
