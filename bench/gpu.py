@@ -2,10 +2,10 @@
 
     python bench/gpu.py PART [--rehearse]
 
-PART is `step`, `epochs`, `convolutions` or `columns`. Each checks its results first, then times by
-CUDA events, all ways in turns, and writes bench/results/gpu_PART.json. float32 with TF32 off on
-both sides. `--rehearse` runs small shapes on the processor, to see the script itself right; what it
-prints are no figures and it writes nothing.
+PART is `limits`, `step`, `epochs`, `convolutions` or `columns`. Each checks its results first, then
+times by CUDA events, all ways in turns, and writes bench/results/gpu_PART.json after every figure.
+float32 with TF32 off on both sides. `--rehearse` runs small shapes on the processor, to see the
+script itself right; what it prints are no figures and it writes nothing.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ from pydenoise.training import train
 
 Call = Callable[[], Any]
 LEARNING_RATE, MOMENTUM = 0.5, 0.9
+IN_GRAPH = 8
+"""Calls of an operation in one graph: kernels are timed, not how Python starts them."""
+
 UNET = [  # (channels in, out, side) of 3x3 convolutions in the paper's U-Net, batch 4
     (3, 48, 256), (48, 48, 256), (48, 48, 128), (48, 48, 64), (48, 48, 32), (48, 48, 16),
     (48, 48, 8), (96, 96, 16), (144, 96, 32), (96, 96, 32), (144, 96, 64), (144, 96, 128),
@@ -65,40 +68,91 @@ class Place:
         end.synchronize()
         return 1e3 * begin.elapsed_time(end) / calls
 
-    def measure(self, ways: dict[str, Call]) -> dict[str, dict[str, float]]:
-        """Median and quartiles of each way, in turns, after a warm-up."""
+    def measure(self, ways: dict[str, Call], calls: int | None = None) -> dict[str, Any]:
+        """Median and quartiles of a call of each way, in turns, after a warm-up."""
+        calls = calls or self.least
         for call in ways.values():
-            for _ in range(self.least):
-                call()
+            for _ in range(3):
+                self.microseconds(call, calls)
         samples: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(self.rounds):
             for name, call in ways.items():
-                samples[name].append(self.microseconds(call, self.least))
+                samples[name].append(self.microseconds(call, calls))
         found = {}
         for name, taken in samples.items():
             q1, median, q3 = statistics.quantiles(taken, n=4, method="inclusive")
             found[name] = {"median_us": median, "q1_us": q1, "q3_us": q3}
         return found
 
-    def graph(self, call: Call) -> Call:
-        """The call as a CUDA graph."""
+    def graph(self, call: Call, times: int = 1) -> Call:
+        """So many calls as one CUDA graph."""
         if self.rehearse:
             return call
         stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(3):
                 call()
+        torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            call()
+            for _ in range(times):
+                call()
         return graph.replay
 
+    def measure_kernels(self, ways: dict[str, Call]) -> dict[str, Any]:
+        """Like `measure`, of `IN_GRAPH` calls in a graph."""
+        graphs = {name: self.graph(call, IN_GRAPH) for name, call in ways.items()}
+        return {
+            name: {quantity: value / IN_GRAPH for quantity, value in taken.items()}
+            for name, taken in self.measure(graphs, 3).items()
+        }
 
-def same(what: str, ours: Tensor, theirs: Tensor, tolerance: float) -> None:
-    error = (ours - theirs).abs().max() / theirs.abs().max()
-    if not error <= tolerance:
-        raise SystemExit(f"{what}: relative difference {float(error):.3g}, allowed {tolerance:g}")
+
+class Report:
+    """What a part has found so far, on disk after every entry."""
+
+    def __init__(self, part: str, place: Place) -> None:
+        self.figures: dict[str, Any] = {}
+        self.wrong: list[str] = []
+        self._part = part
+        self._begin = time.perf_counter()
+        self._environment: dict[str, Any] = {}
+        if not place.rehearse:
+            self._environment = {
+                "device": torch.cuda.get_device_name(),
+                "torch": torch.__version__,
+                "cuda": torch.version.cuda,
+                "cudnn": torch.backends.cudnn.version(),
+                "commit": readme.commit(),
+            }
+
+    def keep(self, key: str, found: dict[str, Any]) -> None:
+        self.figures[key] = found
+        self._write()
+
+    def same(self, what: str, ours: Tensor, theirs: Tensor, tolerance: float) -> bool:
+        """Whether two results agree; if not, that is kept, and they are not to be timed."""
+        error = float((ours - theirs).abs().max() / theirs.abs().max())
+        if not error <= tolerance:
+            self.wrong.append(f"{what}: relative difference {error:.3g}, allowed {tolerance:g}")
+            self._write()
+        return error <= tolerance
+
+    def _write(self) -> None:
+        if not self._environment:
+            return
+        text = {
+            "part": self._part,
+            "environment": self._environment,
+            "seconds": time.perf_counter() - self._begin,
+            "wrong": self.wrong,
+            "figures": self.figures,
+        }
+        readme.RESULTS.mkdir(parents=True, exist_ok=True)
+        target = readme.RESULTS / f"gpu_{self._part}.json"
+        target.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
 
 
 # --- the training step ----------------------------------------------------------------------------
@@ -144,46 +198,57 @@ def our_step(place: Place, state: Any, batch: list[Tensor]) -> tuple[Any, Call]:
     return model, step
 
 
-def step(place: Place) -> dict[str, Any]:
-    """A training step of Table I, batch 16 and 1024."""
-    found = {}
-    for size in (2,) if place.rehearse else (16, 1024):
-        state = models.autoencoder(seed=0).state_dict()
+def step(place: Place, report: Report) -> None:
+    """A training step of Table I, batch 16 and 1024; torch.compile last, for it takes its time."""
+    sizes = (2,) if place.rehearse else (16, 1024)
+    state = models.autoencoder(seed=0).state_dict()
+    batches: dict[tuple[int, str], list[Tensor]] = {}
+    ways: dict[int, dict[str, Call]] = {size: {} for size in sizes}
+    ends: dict[int, Tensor] = {}
+    for size in sizes:
         plain = [place.random(size, 3, 32, 32, seed=seed) for seed in (1, 2)]
         last = [picture.contiguous(memory_format=torch.channels_last) for picture in plain]
-        ways: dict[str, Call] = {}
-        ends = {}
         for name, batch in (("", plain), (" channels_last", last)):
+            batches[size, name] = batch
+            network, call = torch_step(place, state, batch, compiled=False)
+            end = _weights_after(call, network)
+            ends.setdefault(size, end)
+            if report.same(f"batch {size}, torch{name}", end, ends[size], 1e-3):
+                ways[size] |= {f"torch{name}": call, f"torch graph{name}": place.graph(call)}
             model, call = our_step(place, state, batch)
             for _ in range(3):
                 call()
-            ends[f"ours{name}"] = model.flatten().data.clone()
-            ways[f"ours{name}"] = place.graph(call)
-            for kind, compiled in (("torch", False), ("torch.compile", True)):
-                if compiled and place.rehearse:
-                    continue
-                network, call = torch_step(place, state, batch, compiled)
-                for _ in range(3):
-                    call()
-                values = [p.detach().flatten() for p in reversed(list(network.parameters()))]
-                ends[f"{kind}{name}"] = torch.cat(values)
-                ways[f"{kind}{name}"] = call
-                ways[f"{kind} graph{name}"] = place.graph(call)
-        for name, end in ends.items():
-            same(f"step {size}, {name}", end, ends["torch"], 1e-3)
-        found[f"batch {size}"] = place.measure(ways)
-    return found
+            end = model.flatten().data.clone()
+            if report.same(f"batch {size}, ours{name}", end, ends[size], 1e-3):
+                ways[size][f"ours{name}"] = place.graph(call)
+        report.keep(f"batch {size}", place.measure(ways[size]))
+    if place.rehearse:
+        return
+    for (size, name), batch in batches.items():
+        network, call = torch_step(place, state, batch, compiled=True)
+        end = _weights_after(call, network)
+        if report.same(f"batch {size}, torch.compile{name}", end, ends[size], 1e-3):
+            ways[size][f"torch.compile graph{name}"] = place.graph(call)
+            report.keep(f"batch {size}", place.measure(ways[size]))
 
 
-def epochs(place: Place) -> dict[str, Any]:
+def _weights_after(call: Call, network: Any) -> Tensor:
+    for _ in range(3):
+        call()
+    return torch.cat([p.detach().flatten() for p in reversed(list(network.parameters()))])
+
+
+def epochs(place: Place, report: Report) -> None:
     """10 epochs over 50,000 pairs in host memory, weights back in host memory."""
     count, rounds = (64, 1) if place.rehearse else (50_000, 10)
     generator = torch.Generator().manual_seed(0)
     first, second = torch.randint(
         0, 256, (2, count, 3, 32, 32), dtype=torch.uint8, generator=generator
     )
-    found: dict[str, Any] = {"pairs": count, "epochs": rounds}
-    for run in ("first", "second"):  # the first one loads the kernels
+    begin = time.perf_counter()
+    ops.conv2d(place.random(1, 3, 9, 9), place.random(4, 3, 3, 3))
+    report.keep("first kernel", {"seconds": time.perf_counter() - begin})
+    for run in ("first", "second"):
         begin = time.perf_counter()
         model = models.autoencoder(seed=0).to(place.device)
         result = train(
@@ -194,17 +259,25 @@ def epochs(place: Place) -> dict[str, Any]:
             optimizer=optim.SGD(model, LEARNING_RATE, MOMENTUM),
         )
         model.to("cpu")
-        found[f"{run}_run_s"] = time.perf_counter() - begin
-        found["loss"] = result.history[-1]["loss"]
-    return found
+        seconds = time.perf_counter() - begin
+        losses = [record["loss"] for record in result.history]
+        report.keep(f"{run} run", {"pairs": count, "seconds": seconds, "losses": losses})
 
 
 # --- operations -----------------------------------------------------------------------------------
 
 
-def convolutions(place: Place) -> dict[str, Any]:
+def limits(place: Place, report: Report) -> None:
+    """What the device gives: bytes copied, and torch's product of large matrices."""
+    side = 64 if place.rehearse else 8192
+    x, y, z = (place.random(side, side, seed=seed) for seed in range(3))
+    taken = place.measure({"copy": partial(z.copy_, x), "mm": partial(torch.mm, x, y, out=z)}, 5)
+    report.keep("copy", {"gigabytes_a_second": 2e-3 * x.nbytes / taken["copy"]["median_us"]})
+    report.keep("mm", {"tflops": 2e-6 * side**3 / taken["mm"]["median_us"]})
+
+
+def convolutions(place: Place, report: Report) -> None:
     """Each 3x3 convolution of the paper's U-Net, batch 4, forward and both gradients."""
-    found = {}
     for before, after, side in UNET[-1:] if place.rehearse else UNET:
         side = 16 if place.rehearse else side
         weight = place.random(after, before, 3, 3, seed=3)
@@ -234,12 +307,13 @@ def convolutions(place: Place) -> dict[str, Any]:
             name = "channels_last" if form is torch.channels_last else "contiguous"
             for quantity, (mine, theirs) in ways.items():
                 key = f"{before}->{after} {side}x{side} {quantity} {name}"
-                same(key, mine(), theirs(), 1e-4)
+                if not report.same(key, mine(), theirs(), 1e-4):
+                    continue
                 calls = {"ours": mine, "torch": theirs}
                 if quantity != "grad_weight":
                     calls["ours tf32"] = partial(_with_tf32, mine)
-                found[key] = place.measure(calls)
-    return found
+                flop = 2 * 9 * before * after * 4 * side**2
+                report.keep(key, {"flop": flop, **place.measure_kernels(calls)})
 
 
 def _with_tf32(call: Call) -> None:
@@ -247,11 +321,12 @@ def _with_tf32(call: Call) -> None:
         call()
 
 
-def columns(place: Place) -> dict[str, Any]:
-    """im2col and col2im into reused buffers, and the copy bandwidth."""
-    found = {}
-    for channels, side, stride in ((3, 32, 2), (48, 16, 2), (64, 256, 1)):
-        batch = 2 if place.rehearse else (1 if side == 256 else 1024)
+def columns(place: Place, report: Report) -> None:
+    """im2col and col2im into reused buffers, and a copy that moves as many bytes."""
+    for batch, channels, side, stride in (
+        (1024, 3, 32, 2), (1024, 48, 16, 2), (1, 64, 256, 1), (8, 64, 256, 1),
+    ):  # fmt: skip
+        batch = min(batch, 2) if place.rehearse else batch
         x = place.random(batch, channels, side, side)
         c = ops.im2col(x, 3, 1, 1, stride)
         fold = partial(F.fold, c, (side, side), 3, 1, 1, stride)
@@ -259,17 +334,18 @@ def columns(place: Place) -> dict[str, Any]:
         out, picture = torch.empty_like(c), torch.empty_like(x)
         mine = partial(ops.im2col, x, 3, 1, 1, stride, out=out)
         back = partial(ops.col2im, c, (side, side), 3, 1, 1, stride, out=picture)
-        same("im2col", mine(), unfold(), 0.0)
-        same("col2im", back(), fold(), 1e-6)
-        other = torch.empty_like(c)
-        ways = {"im2col": mine, "unfold": unfold, "col2im": back, "fold": fold}
-        ways["copy of the columns"] = partial(other.copy_, c)
         key = f"{batch}x{channels}x{side}x{side} stride {stride}"
-        found[key] = {"columns_bytes": c.nbytes, "picture_bytes": x.nbytes, **place.measure(ways)}
-    return found
+        if report.same(f"im2col {key}", mine(), unfold(), 0.0) and report.same(
+            f"col2im {key}", back(), fold(), 1e-6
+        ):
+            moved = c.nbytes + x.nbytes
+            halves = torch.empty(2, moved // 8, device=place.device)
+            ways = {"im2col": mine, "unfold": unfold, "col2im": back, "fold": fold}
+            ways["copy"] = partial(halves[0].copy_, halves[1])
+            report.keep(key, {"bytes": moved, **place.measure_kernels(ways)})
 
 
-PARTS = {part.__name__: part for part in (step, epochs, convolutions, columns)}
+PARTS = {part.__name__: part for part in (limits, step, epochs, convolutions, columns)}
 
 
 def main() -> None:
@@ -284,23 +360,15 @@ def main() -> None:
             raise SystemExit(f"no GPU to measure on: {reason}")
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    begin = time.perf_counter()
-    report = {"part": options.part, "figures": PARTS[options.part](place)}
-    if options.rehearse:
-        print(f"{options.part}: rehearsed")
-        return
-    report["environment"] = {
-        "device": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
-        "commit": readme.commit(),
-        "seconds": time.perf_counter() - begin,
-    }
-    readme.RESULTS.mkdir(parents=True, exist_ok=True)
-    target = readme.RESULTS / f"gpu_{options.part}.json"
-    target.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report["figures"], indent=1))
+    report = Report(options.part, place)
+    PARTS[options.part](place, report)
+    for wrong in report.wrong:
+        print(f"wrong: {wrong}")
+    print(
+        f"{options.part}: {len(report.figures)} figures{', rehearsed' if options.rehearse else ''}"
+    )
+    if report.wrong:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":
