@@ -1,7 +1,8 @@
-"""A training run against the clock that can be stopped at any moment and goes on where it was.
+"""A training run of so much processor time, which can be stopped at any moment and goes on there.
 
 Weights, their average, the optimizer's state and the seconds spent are kept every half minute. The
-learning rate follows the share of the time that has passed, and only training counts as time.
+learning rate follows the share of the time that has passed. Only training counts, and the seconds
+are those of the cores at work, so that a run beside others on a busy machine gets no less of them.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from torch import Tensor
 
 from pydenoise import data, nn, optim
 from pydenoise.atomic import new_file
-from pydenoise.objectives import Noise2Noise
+from pydenoise.objectives import Objective
 
 SECONDS_BETWEEN_SNAPSHOTS = 30.0
 DECAY = 0.999
 
 
 class TimedRun:
-    """Training for so many seconds; the attributes say how far it is.
+    """Training for so many seconds of a core; the attributes say how far it is.
 
     Parameters
     ----------
@@ -30,6 +31,8 @@ class TimedRun:
         Its weights are the average of the steps' between two calls of `until`.
     pairs : PairSource
         Drawn in an order of `seed` and the epoch.
+    objective : Objective
+        Whose loss is brought down.
     snapshot : path
         Where the run is kept; what is there is gone on with.
     """
@@ -38,6 +41,7 @@ class TimedRun:
         self,
         model: nn.Module,
         pairs: data.PairSource,
+        objective: Objective,
         *,
         seconds: float,
         lr: float,
@@ -46,8 +50,9 @@ class TimedRun:
         seed: int,
         snapshot: Path,
     ) -> None:
-        self.model, self._pairs, self._limit = model, pairs, seconds
-        self._lr, self._batch_size, self._schedule = lr, batch_size, schedule
+        self.model, self._pairs, self._objective = model, pairs, objective
+        self._limit, self._schedule = seconds, schedule
+        self._lr, self._batch_size = lr, batch_size
         self._seed, self._snapshot = seed, snapshot
         self._optimizer = optim.Adam(model, lr=lr, betas=(0.9, 0.99))
         self._weights = model.flatten().data
@@ -58,25 +63,28 @@ class TimedRun:
 
     def until(self, seconds: float) -> None:
         """Train until so many seconds of the run have passed."""
-        objective, saved = Noise2Noise(), self.seconds
+        saved = self.seconds
         self._weights.copy_(self._latest)
         self.model.train()
         batches = self._batches()
         while self.seconds < seconds:
-            began = time.perf_counter()
-            self._optimizer.lr = self._lr * self._schedule(min(1.0, self.seconds / self._limit))
-            objective.step(self.model, *next(batches))
+            began = time.process_time()
+            self._optimizer.lr = self._lr * self._schedule(self._progress())
+            self._objective.step(self.model, *next(batches))
             self._optimizer.step()
             self._optimizer.zero_grad()
             self.steps += 1
             decay = min(DECAY, (1 + self.steps) / (10 + self.steps))
             self._average.lerp_(self._weights, 1 - decay)
-            self.seconds += time.perf_counter() - began
+            self.seconds += time.process_time() - began
             if self.seconds - saved > SECONDS_BETWEEN_SNAPSHOTS:
                 saved = self.seconds
                 self.save()
         self.save()
         self._weights.copy_(self._average)
+
+    def _progress(self) -> float:
+        return min(1.0, self.seconds / self._limit)
 
     def save(self) -> None:
         self._latest.copy_(self._weights)
@@ -104,6 +112,7 @@ class TimedRun:
         size = self._batch_size
         epoch, first = divmod(self.steps, -(-len(self._pairs) // size))
         while True:
+            self._objective.begin(epoch, self._progress())
             order = data.generator(self._seed, epoch, 0, "order").permutation(len(self._pairs))
             for start in range(first * size, len(order), size):
                 yield self._pairs.batch(order[start : start + size], epoch)

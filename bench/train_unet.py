@@ -1,14 +1,16 @@
-"""The small U-Net, trained on noisy and on clean targets, and on the report's pairs.
+"""The small U-Net, trained on noisy targets, clean ones and none, and on the report's pairs.
 
-    python bench/train_unet.py targets PHOTOGRAPHS EVALUATION [--seeds 0 1 2] [--minutes 5 15 30]
-    python bench/train_unet.py pairs PHOTOGRAPHS [--seeds 0] [--minutes 5 15 30]
+    python bench/train_unet.py targets PHOTOGRAPHS EVALUATION [--arms NAME...] [--seeds 0 1 2]
+    python bench/train_unet.py pairs PHOTOGRAPHS [--arms NAME...] [--seeds 0]
 
 `targets`: noise of sigma 25 on crops of the photographs; the target is another noisy picture, or
-the clean one. Measured on the whole pictures of EVALUATION. `pairs`: the report's 50,000
-point-sampled pairs (recipe.py), the small U-Net beside Table I with its best recipe's rates.
+the clean one, or there is none and each photograph is noisy once and for all (Neighbor2Neighbor).
+Measured on the whole pictures of EVALUATION. `pairs`: the report's 50,000 point-sampled pairs
+(recipe.py), the small U-Net beside Table I with its best recipe's rates.
 
-Each figure is kept in bench/results/unet.json when it is there; a run that was interrupted goes on
-where it stopped, and one that has ended is not repeated.
+Minutes are those of two cores: each is 120 seconds of processor time. Each figure is a line of
+bench/results/unet.jsonl when it is there; a run that was interrupted goes on where it stopped, one
+that has ended is not repeated, and several can go on side by side with other seeds or arms.
 """
 
 from __future__ import annotations
@@ -25,11 +27,13 @@ import recipe
 from timed import TimedRun
 
 from pydenoise import data, inference, metrics, models, nn, ops, optim
-from pydenoise.atomic import new_file
+from pydenoise.data.noise import unit
+from pydenoise.objectives import Neighbor2Neighbor, Noise2Noise, Objective
 
-RESULTS = readme.RESULTS / "unet.json"
+RESULTS = readme.RESULTS / "unet.jsonl"
 SNAPSHOTS = recipe.CACHE.parent / "unet"
-NOISE, CROP, PAIRS_AN_EPOCH = "gauss:25", 64, 8192
+NOISE, CROP, PAIRS_AN_EPOCH, NOISE_SEED = "gauss:25", 64, 8192, 1
+CORE_SECONDS = 120  # of a minute of two cores
 
 
 class CleanTargets(data.NoiseModel):
@@ -54,6 +58,7 @@ class Arm(NamedTuple):
     name: str
     build: Callable[[int], nn.Module]
     source: Callable[[int], data.PairSource]
+    objective: Callable[[int], Objective]
     lr: float
     schedule: optim.Schedule
     batch_size: int
@@ -72,20 +77,39 @@ def target_arms(folder: Path) -> list[Arm]:
     noise = data.parse(NOISE)
     pictures = colour_pictures(folder)
 
-    def source(noise: data.NoiseModel, swap: bool) -> Callable[[int], data.PairSource]:
-        def made(seed: int) -> data.PairSource:
-            crops = data.NoisyCrops(pictures, noise, CROP, PAIRS_AN_EPOCH, seed)
-            return data.Augmented(crops, swap=swap, seed=seed)
+    once = [
+        noise.draw(unit(picture), data.generator(NOISE_SEED, 0, number, "noise"))
+        for number, picture in enumerate(pictures)
+    ]
 
-        return made
+    def of_pairs(seed: int) -> data.PairSource:
+        crops = data.NoisyCrops(pictures, noise, CROP, PAIRS_AN_EPOCH, seed)
+        return data.Augmented(crops, seed=seed)
+
+    def of_clean(seed: int) -> data.PairSource:
+        crops = data.NoisyCrops(pictures, CleanTargets(noise), CROP, PAIRS_AN_EPOCH, seed)
+        return data.Augmented(crops, swap=False, seed=seed)
+
+    def of_singles(seed: int) -> data.PairSource:
+        crops = data.SingleCrops(once, CROP, PAIRS_AN_EPOCH, seed)
+        return data.Augmented(crops, swap=False, seed=seed)
+
+    def arm(name: str, source: Callable[[int], data.PairSource], objective: Any) -> Arm:
+        return Arm(name, _small_unet, source, objective, 1e-3, optim.ramp_down(), 8)
 
     return [
-        Arm(name, lambda seed: models.small_unet(seed=seed), pairs, 1e-3, optim.ramp_down(), 8)
-        for name, pairs in (
-            ("noisy targets", source(noise, True)),
-            ("clean targets", source(CleanTargets(noise), False)),
-        )
+        arm("noisy targets", of_pairs, _noise2noise),
+        arm("clean targets", of_clean, _noise2noise),
+        arm("single pictures", of_singles, lambda seed: Neighbor2Neighbor(seed=seed)),
     ]
+
+
+def _small_unet(seed: int) -> nn.Module:
+    return models.small_unet(seed=seed)
+
+
+def _noise2noise(seed: int) -> Objective:
+    return Noise2Noise()
 
 
 def measure_on(folder: Path) -> Callable[[nn.Module], dict[str, float]]:
@@ -107,9 +131,8 @@ def pair_arms(pictures: recipe.Pictures) -> list[Arm]:
 
     best = recipe.BEST
     return [
-        Arm("small U-Net", lambda seed: models.small_unet(seed=seed), source, 1e-3,
-            optim.ramp_down(), 16),
-        Arm("Table I", lambda seed: models.autoencoder(seed=seed), source, best.lr,
+        Arm("small U-Net", _small_unet, source, _noise2noise, 1e-3, optim.ramp_down(), 16),
+        Arm("Table I", lambda seed: models.autoencoder(seed=seed), source, _noise2noise, best.lr,
             optim.cosine(), best.batch_size),
     ]  # fmt: skip
 
@@ -128,7 +151,8 @@ def compare(
             run = TimedRun(
                 model,
                 arm.source(seed),
-                seconds=60 * max(minutes),
+                arm.objective(seed),
+                seconds=CORE_SECONDS * max(minutes),
                 lr=arm.lr,
                 batch_size=arm.batch_size,
                 schedule=arm.schedule,
@@ -141,22 +165,21 @@ def compare(
             for minute in sorted(minutes):
                 key = {**what, "minutes": minute}
                 if not any(key.items() <= known.items() for known in kept()):
-                    run.until(60 * minute)
+                    run.until(CORE_SECONDS * minute)
                     spent = {"steps": run.steps, "seconds": run.seconds}
                     keep({**key, **spent, **measure(model)})
 
 
 def kept() -> list[dict[str, Any]]:
     """The records so far."""
-    return json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    return list(map(json.loads, RESULTS.read_text().splitlines())) if RESULTS.exists() else []
 
 
 def keep(record: dict[str, Any]) -> None:
     """Append a record to the results, and show it."""
-    results = [*kept(), {**record, "config": ops.show_config().splitlines()}]
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    with new_file(RESULTS, overwrite=True) as file:
-        file.write((json.dumps(results, indent=1) + "\n").encode())
+    with RESULTS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**record, "config": ops.show_config().splitlines()}) + "\n")
     print(json.dumps(record), flush=True)
 
 
@@ -166,6 +189,7 @@ def main() -> None:
     parser.add_argument("photographs", type=Path)
     parser.add_argument("evaluation", type=Path, nargs="?", help="a folder, for targets")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--arms", nargs="+", help="names of what is compared; all if omitted")
     parser.add_argument("--minutes", type=float, nargs="+", default=[5, 15, 30])
     arguments = parser.parse_args()
     if (arguments.task == "targets") != (arguments.evaluation is not None):
@@ -183,6 +207,7 @@ def main() -> None:
         def measure(model: nn.Module) -> dict[str, float]:
             return {**before, **inference.evaluate(model.eval(), noisy, clean)}
 
+    arms = [arm for arm in arms if arguments.arms is None or arm.name in arguments.arms]
     compare(arguments.task, arms, measure, arguments.seeds, arguments.minutes)
 
 
