@@ -62,27 +62,72 @@ def test_five_runs_give_the_same_bits() -> None:
     assert all(torch.equal(end, ends[0]) for end in ends)
 
 
+def levels(length: int) -> Tensor:
+    generator = torch.Generator().manual_seed(8)
+    return torch.randint(0, 256, (2, length, 3, 16, 16), generator=generator, dtype=torch.uint8)
+
+
+def run(device: str, rule: type[optim.Optimizer]) -> tuple[list[dict[str, object]], Tensor]:
+    """History and weights; an epoch's last batch has 6 pairs."""
+    model = models.autoencoder((8,), seed=0).to(device)
+    result = train(
+        model,
+        Augmented(TensorPairs(*levels(150)), seed=1),
+        epochs=3,
+        optimizer=rule(model, lr=0.01),
+        schedule=optim.cosine(),
+        average=0.9,
+    )
+    return result.history, model.flatten().data.cpu()
+
+
 @pytest.mark.parametrize("rule", [optim.SGD, optim.AdamW])
 def test_a_run_of_whole_steps_follows_the_processor(rule: type[optim.Optimizer]) -> None:
-    generator = torch.Generator().manual_seed(8)
-    first, second = torch.randint(
-        0, 256, (2, 150, 3, 16, 16), generator=generator, dtype=torch.uint8
-    )
-    ends = []
-    for device in ("cpu", "cuda"):
-        model = models.autoencoder((8,), seed=0).to(device)
-        result = train(
-            model,
-            Augmented(TensorPairs(first, second), seed=1),
-            epochs=3,
-            optimizer=rule(model, lr=0.01),
-            schedule=optim.cosine(),
-            average=0.9,
-        )
-        ends.append((result.history[-1]["loss"], model.flatten().data.cpu()))
-    (loss, weights), (cuda_loss, cuda_weights) = ends
-    assert cuda_loss == pytest.approx(loss, rel=1e-4)
+    history, weights = run("cpu", rule)
+    cuda_history, cuda_weights = run("cuda", rule)
     assert (weights - cuda_weights).abs().max() <= 1e-3 * weights.abs().max()
+    for here, there in zip(history, cuda_history, strict=True):
+        assert here.keys() == there.keys()
+        assert [here[name] for name in ("epoch", "step", "lr")] == [
+            there[name] for name in ("epoch", "step", "lr")
+        ]
+        assert there["loss"] == pytest.approx(here["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("rule", [optim.SGD, optim.AdamW])
+def test_whole_steps_have_the_same_bits_without_a_graph_and_on_another_stream(
+    rule: type[optim.Optimizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, weights = run("cuda", rule)
+    with torch.cuda.stream(torch.cuda.Stream()):
+        assert torch.equal(weights, run("cuda", rule)[1])
+    monkeypatch.setattr(ops, "captured", lambda whole_step, device: None)
+    assert torch.equal(weights, run("cuda", rule)[1])
+
+
+def test_steps_that_leave_their_numbers_on_the_device_come_from_no_tape() -> None:
+    model = models.autoencoder((8,), seed=0).to("cuda")
+    source, target = batches(1)[0]
+    loss = Noise2Noise().step(model, source, target)
+    with ops.Deferred() as deferred:
+        for _ in range(4):
+            Noise2Noise().step(model, source, target)
+    assert [number.item() for number in deferred.numbers] == [loss] * 4
+
+
+def test_a_capture_that_breaks_off_leaves_the_process_usable() -> None:
+    x, counter = torch.rand(9, device="cuda"), torch.zeros(1, device="cuda")
+    stream = torch.cuda.current_stream()
+    ops.mse_loss(x, x)
+    with pytest.warns(RuntimeWarning, match="no CUDA graph was made"):
+        assert ops.captured(lambda: ops.mse_loss(x, x), x.device) is None, "a number was read"
+    assert torch.cuda.current_stream() == stream
+    counter.add_(1)
+    replay = ops.captured(lambda: counter.add_(1), x.device)
+    assert replay is not None
+    replay()
+    replay()
+    assert counter.item() == 3
 
 
 def test_tf32_keeps_three_digits() -> None:

@@ -11,6 +11,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 import torch
@@ -20,9 +21,9 @@ from torch import Tensor
 import pydenoise
 from pydenoise import models, nn, ops, optim, playback
 from pydenoise.data import Augmented, PairSource, TensorPairs
-from pydenoise.device_steps import DeviceSteps
 from pydenoise.objectives import Noise2Noise
-from pydenoise.training import TrainingDiverged, train
+from pydenoise.ops import _tape
+from pydenoise.training import TrainingDiverged, TrainingResult, train
 
 pytestmark = pytest.mark.skipif(why_not_on_host() is not None, reason=str(why_not_on_host()))
 
@@ -96,12 +97,13 @@ def test_numbers_are_left_on_the_device(on_device: Callable[[], None]) -> None:
 # --- whole steps ----------------------------------------------------------------------------------
 
 
-def pairs(length: int = 21) -> PairSource:
+def levels(length: int) -> Tensor:
     generator = torch.Generator().manual_seed(2)
-    first, second = torch.randint(
-        0, 256, (2, length, 3, 8, 8), generator=generator, dtype=torch.uint8
-    )
-    return Augmented(TensorPairs(first, second), seed=3)
+    return torch.randint(0, 256, (2, length, 3, 8, 8), generator=generator, dtype=torch.uint8)
+
+
+def pairs(length: int = 21) -> PairSource:
+    return Augmented(TensorPairs(*levels(length)), seed=3)
 
 
 @pytest.fixture
@@ -115,17 +117,16 @@ def whole_steps(
         on_device()
         replays: list[int] = []
 
-        def captured(steps: DeviceSteps) -> Callable[[], None]:
+        def captured(whole_step: Callable[[], None], device: torch.device) -> Callable[[], None]:
             def replay() -> None:
                 replays.append(1)
-                taken = steps._optimizer.steps
-                steps._optimizer.lr = math.nan  # the device knows better
-                steps._whole_step()
-                steps._optimizer.steps = taken
+                optimizer = whole_step.__self__._optimizer
+                optimizer.lr, optimizer.steps = math.nan, 0  # the device knows better
+                whole_step()
 
             return replay
 
-        monkeypatch.setattr(DeviceSteps, "_captured", captured)
+        monkeypatch.setattr(ops, "captured", captured)
         monkeypatch.setattr(playback, "can_capture", lambda model, loss, device: True)
         return replays
 
@@ -163,6 +164,48 @@ def test_whole_steps_train_as_single_ones(
             assert single[name] == whole[name]
         for name in ("loss", "psnr_per_image"):
             assert single[name] == pytest.approx(whole[name], rel=1e-4)
+
+
+def trained(optimizer: type[optim.Optimizer], **given: Any) -> tuple[TrainingResult, Tensor]:
+    model = models.autoencoder((4,), seed=0)
+    rule = optimizer(model, lr=0.01)
+    given = {"pairs": pairs(), "epochs": 2, "batch_size": 4, **given}
+    return train(model, optimizer=rule, **given), model.flatten().data
+
+
+def test_where_no_graph_is_made_the_same_steps_are_taken(
+    whole_steps: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole_steps()
+    result, weights = trained(optim.SGD)
+    monkeypatch.setattr(ops, "captured", lambda whole_step, device: None)
+    result_without, weights_without = trained(optim.SGD)
+    assert torch.equal(weights, weights_without)
+    assert result.pictures == result_without.pictures == 2 * 21
+    assert result.history[-1]["loss"] == result_without.history[-1]["loss"]
+
+
+def test_a_graph_of_a_step_notices_that_a_watched_tensor_has_shrunk(
+    on_device: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def captured(function: Callable[[], object], device: torch.device) -> Callable[[], object]:
+        function()
+        return function
+
+    on_device()
+    monkeypatch.setattr(_tape, "captured", captured)
+    x, y = torch.rand(2, 1, 3, 4, 4)
+    watched = torch.rand(4)
+    tape = _tape.DeviceTape(x, y, watched=[watched])
+    assert tape.record(ops.mse_loss, x, y) == ops.mse_loss(x, y)
+    assert tape.is_whole
+    assert tape.replay(x, y) is not None
+    watched.data = watched[:3]
+    assert tape.replay(x, y) is None
+    monkeypatch.setattr(_tape, "captured", lambda function, device: None)
+    tape = _tape.DeviceTape(x, y, watched=[watched])
+    assert tape.record(ops.mse_loss, x, y) == ops.mse_loss(x, y)
+    assert not tape.is_whole
 
 
 def test_whole_steps_name_the_one_that_diverged(whole_steps: Callable[[], list[int]]) -> None:

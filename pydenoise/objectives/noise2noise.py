@@ -69,19 +69,14 @@ class Noise2Noise(Objective):
         parts depend on the batch's shape alone. Where the model or the loss has a part of the
         user's, which may mix the pictures of a batch, the whole batch goes through at once.
         """
-        try:
-            parts = _parts(source)
-            if parts > 1 and source.shape == target.shape and self._cuts(model):
-                pairs = zip(source.tensor_split(parts), target.tensor_split(parts), strict=True)
-                return sum(
-                    self._add_gradients(model, *pair, share * len(pair[0]) / len(source))
-                    for pair in pairs
-                )
-            return self._add_gradients(model, source, target, share)
-        except BaseException:
-            model.forget()
-            self.loss.forget()
-            raise
+        parts = _parts(source)
+        if parts > 1 and source.shape == target.shape and self._cuts(model):
+            pairs = zip(source.tensor_split(parts), target.tensor_split(parts), strict=True)
+            return sum(
+                self._add_gradients(model, *pair, share * len(pair[0]) / len(source))
+                for pair in pairs
+            )
+        return self._add_gradients(model, source, target, share)
 
     def _cuts(self, model: nn.Module) -> bool:
         return model.stays_inside() and self.loss.stays_inside()
@@ -92,9 +87,14 @@ class Noise2Noise(Objective):
         """Forward and backward of pictures that are all of the batch, or some."""
 
         def run(source: Tensor, target: Tensor) -> float:
-            with interior(model, self.loss):
-                loss = self.loss.forward(model.forward(source), target)
-                model.backward_parameters(self.loss.backward(share))
+            try:
+                with interior(model, self.loss):
+                    loss = self.loss.forward(model.forward(source), target)
+                    model.backward_parameters(self.loss.backward(share))
+            except BaseException:
+                model.forget()
+                self.loss.forget()
+                raise
             return share * loss
 
         return play(model, self.loss, (source, target), share, run)

@@ -30,6 +30,7 @@ from ._conv import (
 )
 from ._cuda import RULE_NUMBERS, Deferred, rule_row
 from ._finish import Finish
+from ._graph import captured
 from ._pointwise import (
     adam_step,
     l0_loss,
@@ -65,6 +66,7 @@ __all__ = [
     "avg_pool2d",
     "avg_pool2d_backward",
     "backends",
+    "captured",
     "col2im",
     "conv2d",
     "conv2d_backward",

@@ -72,6 +72,11 @@ class Deferred:
         _of_thread.deferred = self._outer
 
 
+def is_deferring() -> bool:
+    """True inside a `Deferred` of the calling thread."""
+    return _of_thread.deferred is not None
+
+
 def queue_of(device: torch.device) -> tuple[int, int]:
     """Index of a device, and the address of torch's current stream on it."""
     return device.index or 0, torch.cuda.current_stream(device).cuda_stream

@@ -13,7 +13,8 @@ from pydenoise import memory
 
 from . import _library
 from ._backend import current_algorithm, is_compiled
-from ._cuda import Deferred, tf32
+from ._cuda import Deferred, is_deferring, tf32
+from ._graph import captured
 
 _Result = TypeVar("_Result")
 
@@ -84,31 +85,34 @@ class ProcessorTape(Tape):
 class DeviceTape(Tape):
     """For pictures on a GPU: a CUDA graph, captured by running the function a second time.
 
-    Nothing is computed while the graph is captured; its pictures are the tape's own, into which
-    each replay copies. Its memory comes from a pool that nobody else looks into.
+    Its pictures are the tape's own, into which each replay copies.
     """
 
     def __init__(self, *pictures: Tensor, watched: Iterable[Tensor]) -> None:
         self._pictures = [torch.empty_like(picture) for picture in pictures]
         self._watched = list(watched)
-        self._graph = torch.cuda.CUDAGraph()
         self._deferred = Deferred()
 
     def record(self, function: Callable[..., _Result], *pictures: Tensor) -> _Result:
         result = function(*pictures)
-        self._addresses = [tensor.data_ptr() for tensor in self._watched]
-        with memory.private() as self._pool, self._deferred, torch.cuda.graph(self._graph):
-            function(*self._pictures)
-        self.is_whole = True
+        self._places = self._watched_places()
+        with self._deferred:
+            graph = captured(lambda: function(*self._pictures), pictures[0].device)
+        if graph is not None:
+            self._graph = graph
+            self.is_whole = True
         return result
 
     def replay(self, *pictures: Tensor) -> list[float] | None:
-        if [tensor.data_ptr() for tensor in self._watched] != self._addresses:
+        if self._watched_places() != self._places:
             return None
         for own, picture in zip(self._pictures, pictures, strict=True):
             own.copy_(picture)
-        self._graph.replay()
+        self._graph()
         return [number.item() for number in self._deferred.numbers]
+
+    def _watched_places(self) -> list[tuple[int, int]]:
+        return [(tensor.data_ptr(), tensor.nbytes) for tensor in self._watched]
 
 
 def new_tape(*pictures: Tensor, watched: Iterable[Tensor]) -> Tape:
@@ -119,7 +123,8 @@ def new_tape(*pictures: Tensor, watched: Iterable[Tensor]) -> Tape:
 
 def tape_key(picture: Any) -> tuple[Any, ...] | None:
     """All that decides which calls are made for a picture, beside the code; None for what cannot
-    be on a tape as it is: no plain, dense 4-d tensor, or not for the kernels."""
+    be on a tape as it is: no plain, dense 4-d tensor, not for the kernels, or on a GPU whose
+    numbers nobody waits for now."""
     if type(picture) is not Tensor or picture.dim() != 4 or not is_compiled(picture):
         return None
     if not (isinstance(picture, _IN_MAIN_MEMORY) or _is_plain_on_device(picture)):
@@ -139,7 +144,7 @@ _IN_MAIN_MEMORY = torch.FloatTensor, torch.DoubleTensor
 
 
 def _is_plain_on_device(picture: Tensor) -> bool:
-    if not picture.is_cuda or torch.cuda.is_current_stream_capturing():
+    if not picture.is_cuda or is_deferring() or torch.cuda.is_current_stream_capturing():
         return False
     is_float = picture.dtype in (torch.float32, torch.float64)
     return is_float and picture.layout is torch.strided and not picture.is_neg()
