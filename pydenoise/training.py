@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -17,13 +18,14 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from pydenoise import playback
 from pydenoise.inference import evaluate
 from pydenoise.nn import Module
 from pydenoise.objectives import Noise2Noise, Objective
-from pydenoise.optim import Optimizer, Schedule, constant
+from pydenoise.optim import SGD, Adam, AdamW, Optimizer, Schedule, constant
 from pydenoise.steps import Average, Steps, TrainingDiverged
 
 if TYPE_CHECKING:
@@ -181,12 +183,28 @@ def train(
     return diary.result()
 
 
-def _steps(model: Module, pairs: PairSource, objective: Objective, *rest: Any) -> Steps:
-    """Whole steps as CUDA graphs where model, objective and pairs allow it; else one by one."""
+def _steps(
+    model: Module, pairs: PairSource, objective: Objective, optimizer: Optimizer, *rest: Any
+) -> Steps:
+    """Whole steps as CUDA graphs where nothing in them is of the user's and the pairs fit into the
+    device's memory; else one by one."""
     device = next(model.parameters()).data.device
-    given = model, pairs, objective, *rest
-    if type(objective) is Noise2Noise and playback.can_capture(model, objective.loss, device):
-        resident = pairs.resident(device)
+    given = model, pairs, objective, optimizer, *rest
+    if (
+        type(objective) is Noise2Noise
+        and type(optimizer) in (SGD, Adam, AdamW)
+        and playback.can_capture(model, objective.loss, device)
+    ):
+        try:
+            resident = pairs.resident(device)
+        except torch.OutOfMemoryError:
+            warnings.warn(
+                f"train: the pairs do not fit into the memory of {device}; "
+                "batches come from main memory, which is slower",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+            resident = None
         if resident is not None:
             from pydenoise.device_steps import DeviceSteps
 

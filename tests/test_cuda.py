@@ -130,6 +130,29 @@ def test_a_capture_that_breaks_off_leaves_the_process_usable() -> None:
     assert counter.item() == 3
 
 
+def test_pairs_that_find_no_room_come_from_main_memory() -> None:
+    class Enough(Exception):
+        pass
+
+    def stop(record: dict[str, object]) -> None:
+        raise Enough
+
+    model = models.autoencoder((8,), seed=0).to("cuda")
+    pairs = TensorPairs(
+        *torch.zeros(2, 1, 3, 32, 32, dtype=torch.uint8).expand(2, 2**16, 3, 32, 32)
+    )
+    rule = optim.SGD(model, lr=0.01)
+    torch.cuda.empty_cache()
+    room = torch.cuda.memory_reserved() + 2**27
+    torch.cuda.set_per_process_memory_fraction(room / torch.cuda.mem_get_info()[1])
+    try:
+        with pytest.warns(RuntimeWarning, match="the pairs do not fit"), pytest.raises(Enough):
+            train(model, pairs, epochs=1, optimizer=rule, progress=stop)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert model.flatten().data.isfinite().all()
+
+
 def test_tf32_keeps_three_digits() -> None:
     for case in cases_of(BY_OP["conv2d"]):
         o = operands(case, torch.float32)

@@ -185,6 +185,64 @@ def test_where_no_graph_is_made_the_same_steps_are_taken(
     assert result.history[-1]["loss"] == result_without.history[-1]["loss"]
 
 
+def test_pairs_that_do_not_fit_come_from_main_memory(
+    whole_steps: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(pairs: PairSource, device: torch.device) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    replays = whole_steps()
+    _, weights = trained(optim.SGD)
+    assert replays
+    replays.clear()
+    monkeypatch.setattr(TensorPairs, "resident", full)
+    with pytest.warns(RuntimeWarning, match="the pairs do not fit into the memory of cpu"):
+        _, weights_without = trained(optim.SGD)
+    assert not replays
+    assert (weights - weights_without).abs().max() <= 1e-6 * weights.abs().max()
+
+
+class Dimmed(TensorPairs):
+    def batch(self, indices: Any, epoch: int) -> tuple[Tensor, Tensor]:
+        source, target = super().batch(indices, epoch)
+        return source / 2, target / 2
+
+
+class Still(Augmented):
+    def batch(self, indices: Any, epoch: int) -> tuple[Tensor, Tensor]:
+        return super().batch(indices, 0)
+
+
+class Doubled(Noise2Noise):
+    def step(self, model: nn.Module, source: Tensor, target: Tensor, share: float = 1.0) -> float:
+        return super().step(model, source, target, 2 * share)
+
+
+class Slowing(optim.SGD):
+    def step(self) -> None:
+        self.lr /= 2
+        super().step()
+
+
+OF_THE_USERS: dict[str, dict[str, Any]] = {
+    "pairs": {"pairs": Dimmed(*levels(21))},
+    "pairs below": {"pairs": Augmented(Dimmed(*levels(21)))},
+    "pairs above": {"pairs": Still(TensorPairs(*levels(21)))},
+    "objective": {"objective": Doubled()},
+    "optimizer": {"optimizer": Slowing},
+}
+
+
+@pytest.mark.parametrize("part", OF_THE_USERS)
+def test_what_a_subclass_does_is_done(part: str, whole_steps: Callable[[], list[int]]) -> None:
+    given = {"optimizer": optim.SGD, **OF_THE_USERS[part]}
+    _, weights = trained(**given)
+    replays = whole_steps()
+    _, on_device = trained(**given)
+    assert not replays
+    assert (weights - on_device).abs().max() <= 1e-4 * weights.abs().max()
+
+
 def test_a_graph_of_a_step_notices_that_a_watched_tensor_has_shrunk(
     on_device: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,7 +79,8 @@ class PairSource(ABC):
         """
 
     def resident(self, device: torch.device) -> ResidentPairs | None:
-        """The same pairs in a device's memory; None where batches are made by the processor."""
+        """The same pairs in a device's memory; None where batches are made by the processor, as a
+        subclass makes them that may cut others."""
         return None
 
     @abstractmethod
@@ -120,7 +121,9 @@ class TensorPairs(PairSource):
         rows = torch.from_numpy(checked(indices, len(self)))
         return scaled(self._first.index_select(0, rows)), scaled(self._second.index_select(0, rows))
 
-    def resident(self, device: torch.device) -> ResidentPairs:
+    def resident(self, device: torch.device) -> ResidentPairs | None:
+        if type(self) is not TensorPairs:
+            return None
         return ResidentTensors(self._first, self._second, device)
 
     def describe(self) -> dict[str, Any]:
@@ -189,7 +192,7 @@ class Augmented(PairSource):
         return turned
 
     def resident(self, device: torch.device) -> ResidentPairs | None:
-        pairs = self._source.resident(device)
+        pairs = self._source.resident(device) if type(self) is Augmented else None
         if pairs is None:
             return None
         bits = _FLIP_ROWS, _FLIP_COLUMNS, _TRANSPOSE, _SWAP
