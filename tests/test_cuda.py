@@ -130,6 +130,14 @@ def test_a_capture_that_breaks_off_leaves_the_process_usable() -> None:
     assert counter.item() == 3
 
 
+def test_resident_levels_have_the_bits_of_main_memory() -> None:
+    every = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    pairs, rows = TensorPairs(every, every), torch.zeros(1, dtype=torch.int64)
+    resident = pairs.resident(torch.device("cuda"))
+    assert resident is not None
+    assert torch.equal(resident.batch(rows.cuda())[0].cpu(), pairs.batch(rows.numpy(), 0)[0])
+
+
 def test_pairs_that_find_no_room_come_from_main_memory() -> None:
     class Enough(Exception):
         pass

@@ -36,6 +36,8 @@ class ResidentTensors:
 
     def __init__(self, first: Tensor, second: Tensor, device: torch.device) -> None:
         self._pictures = first.to(device), second.to(device)
+        # by a number, a GPU multiplies with its reciprocal: other bits
+        self._full = torch.full((), 255.0, device=device)
 
     def begin(self, epoch: int) -> None:
         """Nothing is drawn."""
@@ -43,7 +45,8 @@ class ResidentTensors:
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Float batches on the scale 0..1."""
         source, target = (
-            levels.index_select(0, rows).to(torch.float32).div(255) for levels in self._pictures
+            levels.index_select(0, rows).to(torch.float32).div(self._full)
+            for levels in self._pictures
         )
         return source, target
 
