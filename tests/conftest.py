@@ -55,6 +55,14 @@ class Place:
     def device(self) -> torch.device:
         return torch.device("cuda" if str(self) == "cuda" else "cpu")
 
+    def put(self, x: Tensor) -> Tensor:
+        """x here: itself where it already is."""
+        return x.to(self.device)
+
+    def put_all(self, o: Operands) -> Operands:
+        """A case's operands here."""
+        return Operands(*(None if x is None else self.put(x) for x in o))
+
     def __str__(self) -> str:
         return self.backend if self.isa is None else f"{self.backend}-{self.isa}"
 

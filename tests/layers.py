@@ -194,5 +194,6 @@ def assert_near(ours: Tensor, theirs: Tensor, what: str, factor: float = 1) -> N
     tolerance = {torch.float32: 2e-6, torch.float64: 4e-15}[ours.dtype] * factor
     assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype), what
     if ours.numel():
+        ours, theirs = ours.cpu(), theirs.cpu()
         error = (ours - theirs).abs().max() / theirs.abs().max().clamp_min(1)
         assert error <= tolerance, f"{what}: {error:.2e} over {tolerance:.0e}"

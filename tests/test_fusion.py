@@ -148,16 +148,16 @@ def channels_of_input(branch: nn.Module, channels: int) -> int:
     return channels // 2
 
 
-def pictures(size: tuple[int, ...], seed: int) -> Tensor:
+def pictures(size: tuple[int, ...], seed: int, place: Place) -> Tensor:
     """Normal numbers, zeros of both signs, and in the last picture one that is none."""
     x = torch.randn(size, generator=torch.Generator().manual_seed(seed))
     x.view(-1)[::5] = -0.0
     if size[0] > 1:
         x[-1, -1, -1, -1] = torch.nan
-    return x
+    return place.put(x)
 
 
-def prepare(model: nn.Module) -> nn.Module:
+def prepare(model: nn.Module, place: Place) -> nn.Module:
     """Weights of which some make sums of exactly zero, and some of next to nothing."""
     generator = torch.Generator().manual_seed(2)
     for parameter in model.parameters():
@@ -165,7 +165,7 @@ def prepare(model: nn.Module) -> nn.Module:
         values[:1] = 0
         values[1:2] *= 1e-25
         parameter.data = values
-    return model
+    return model.to(place.device)
 
 
 def assert_same_gradients(model: nn.Module, alone: nn.Module, what: object) -> None:
@@ -184,15 +184,16 @@ def test_container_and_layers(network: Network, format: str, place: Place) -> No
     the results in the memory format of what came in."""
     memory_format = FORMATS[format]
     for algorithm in EVERY_ALGORITHM:
-        model, alone = prepare(network.make()), prepare(network.make())
-        passes = [pictures(network.size, seed).to(memory_format=memory_format) for seed in (1, 2)]
+        model, alone = prepare(network.make(), place), prepare(network.make(), place)
+        passes = [pictures(network.size, seed, place) for seed in (1, 2)]
+        passes = [x.to(memory_format=memory_format) for x in passes]
         with ops.use_algorithm(algorithm):
             outputs = [model(x) for x in passes]
             for x, output in zip(passes, outputs, strict=True):
                 assert_identical(output, forward_alone(alone, x), f"{algorithm}, output")
                 assert output.is_contiguous(memory_format=memory.format_of(x))
             for output in outputs[::-1]:
-                grad = pictures(output.shape, 3).to(memory_format=memory_format)
+                grad = pictures(output.shape, 3, place).to(memory_format=memory_format)
                 grad_input = model.backward(grad)
                 assert_identical(grad_input, backward_alone(alone, grad), f"{algorithm}, gx")
                 assert grad_input.is_contiguous(memory_format=memory.format_of(grad))
@@ -206,9 +207,9 @@ def test_formats_change_no_bit(network: Network, place: Place) -> None:
         pytest.skip("the reference leaves the order of its sums to torch's matrix product")
     results = []
     for memory_format in FORMATS.values():
-        model = prepare(network.make())
-        output = model(pictures(network.size, 1).to(memory_format=memory_format))
-        grad = pictures(output.shape, 3).to(memory_format=memory_format)
+        model = prepare(network.make(), place)
+        output = model(pictures(network.size, 1, place).to(memory_format=memory_format))
+        grad = pictures(output.shape, 3, place).to(memory_format=memory_format)
         results.append([output, model.backward(grad), *(p.grad for p in model.parameters())])
     for one, other in zip(*results, strict=True):
         assert_identical(one, other, network)
@@ -219,13 +220,13 @@ def test_formats_change_no_bit(network: Network, place: Place) -> None:
 def test_each_layer_keeps_what_it_alone_needs(network: Network, mixed: str, place: Place) -> None:
     if "skip" in network.name:
         pytest.skip("a skip's own entry says how many channels to part with")
-    model, alone = prepare(network.make()), prepare(network.make())
-    x = pictures(network.size, 1)
+    model, alone = prepare(network.make(), place), prepare(network.make(), place)
+    x = pictures(network.size, 1, place)
     to, back = (forward_alone, nn.Module.__call__), (backward_alone, lambda m, g: m.backward(g))
     forward = to[0] if mixed.startswith("layers") else to[1]
     backward = back[1] if mixed.startswith("layers") else back[0]
     output = forward(model, x)
-    grad = pictures(output.shape, 3)
+    grad = pictures(output.shape, 3, place)
     assert_identical(output, alone(x), "output")
     assert_identical(backward(model, grad), alone.backward(grad), "grad_input")
     assert_same_gradients(model, alone, mixed)
@@ -234,9 +235,9 @@ def test_each_layer_keeps_what_it_alone_needs(network: Network, mixed: str, plac
 
 @each_network
 def test_parameters_alone(network: Network, place: Place) -> None:
-    model, alone = prepare(network.make()), prepare(network.make())
-    x = pictures(network.size, 1)
-    grad = pictures(model(x).shape, 3)
+    model, alone = prepare(network.make(), place), prepare(network.make(), place)
+    x = pictures(network.size, 1, place)
+    grad = pictures(model(x).shape, 3, place)
     model.backward_parameters(grad)
     forward_alone(alone, x)
     backward_alone(alone, grad)
@@ -246,8 +247,8 @@ def test_parameters_alone(network: Network, place: Place) -> None:
 
 @each_network
 def test_without_backward(network: Network, place: Place) -> None:
-    model = prepare(network.make())
-    x = pictures(network.size, 1)
+    model = prepare(network.make(), place)
+    x = pictures(network.size, 1, place)
     wanted = model(x)
     model.forget()
     with pydenoise.no_backward():
@@ -260,37 +261,37 @@ def test_without_backward(network: Network, place: Place) -> None:
 # What changes between the calls
 
 
-def assert_as_its_layers(model: nn.Sequential) -> None:
+def assert_as_its_layers(model: nn.Sequential, place: Place) -> None:
     """Once forward and backward, and with a copy layer by layer."""
     model.zero_grad()
     alone = copy.deepcopy(model)
-    x = pictures((2, 3, 6, 5), 1)
+    x = pictures((2, 3, 6, 5), 1, place)
     output = model(x)
     assert_identical(output, forward_alone(alone, x), "output")
-    grad = pictures(output.shape, 3)
+    grad = pictures(output.shape, 3, place)
     assert_identical(model.backward(grad), backward_alone(alone, grad), "grad_input")
     assert_same_gradients(model, alone, model)
 
 
 def test_a_changed_container(place: Place) -> None:
     leaky = nn.LeakyReLU(0.2)
-    model = prepare(nn.Sequential(conv(3, 5), leaky, conv(5, 4)))
-    assert_as_its_layers(model)
+    model = prepare(nn.Sequential(conv(3, 5), leaky, conv(5, 4)), place)
+    assert_as_its_layers(model, place)
     for slope in (0.7, -0.5, torch.nan, 0.0):
         leaky.negative_slope = slope
-        assert_as_its_layers(model)
+        assert_as_its_layers(model, place)
     model.append(nn.ReLU())
-    assert_as_its_layers(model)
-    model.append(prepare(nn.Sequential(nn.ReLU(), conv(4, 2), nn.Sigmoid())))
-    assert_as_its_layers(model)
+    assert_as_its_layers(model, place)
+    model.append(prepare(nn.Sequential(nn.ReLU(), conv(4, 2), nn.Sigmoid()), place))
+    assert_as_its_layers(model, place)
     model.add_module("1", nn.ReLU())
-    assert_as_its_layers(model)
+    assert_as_its_layers(model, place)
     model.add_module("1", nn.Sigmoid())
-    assert_as_its_layers(model)
+    assert_as_its_layers(model, place)
     model[4].add_module("0", nn.LeakyReLU(0.3))
-    assert_as_its_layers(model)
-    model.add_module("2", prepare(conv(5, 4)))
-    assert_as_its_layers(model)
+    assert_as_its_layers(model, place)
+    model.add_module("2", prepare(conv(5, 4), place))
+    assert_as_its_layers(model, place)
 
 
 @pytest.mark.parametrize("slopes", [(0.2, 0.7), (0.2, -0.5), (-0.5, 0.2), (0.0, torch.nan)])
@@ -298,11 +299,11 @@ def test_a_slope_changed_before_backward(slopes: tuple[float, float], place: Pla
     """Backward takes the slope that is there when it runs, on its own or in the container."""
     grads = []
     for fused in (True, False):
-        model = prepare(behind_a_conv(nn.LeakyReLU(slopes[0])))
-        x = pictures((2, 3, 6, 5), 1)
+        model = prepare(behind_a_conv(nn.LeakyReLU(slopes[0])), place)
+        x = pictures((2, 3, 6, 5), 1, place)
         output = model(x) if fused else forward_alone(model, x)
         model[1].negative_slope = slopes[1]
-        grad = pictures(output.shape, 3)
+        grad = pictures(output.shape, 3, place)
         grad_input = model.backward(grad) if fused else backward_alone(model, grad)
         grads.append([grad_input, *(parameter.grad for parameter in model.parameters())])
     for one, other in zip(*grads, strict=True):
@@ -312,8 +313,8 @@ def test_a_slope_changed_before_backward(slopes: tuple[float, float], place: Pla
 @pytest.mark.parametrize("make", [nn.LeakyReLU, nn.Sigmoid, nn.ReLU])
 def test_a_gradient_made_in_the_output(make: Callable[[], nn.Module], place: Place) -> None:
     """What a layer does not keep, the caller of a container may write into."""
-    model, alone = (prepare(nn.Sequential(conv(3, 5), make())) for _ in range(2))
-    x, target = pictures((2, 3, 6, 5), 1), pictures((2, 5, 6, 5), 2)
+    model, alone = (prepare(nn.Sequential(conv(3, 5), make()), place) for _ in range(2))
+    x, target = pictures((2, 3, 6, 5), 1, place), pictures((2, 5, 6, 5), 2, place)
     grad, grad_alone = model(x).sub_(target), forward_alone(alone, x).sub_(target)
     assert_identical(model.backward(grad), backward_alone(alone, grad_alone), "grad_input")
     assert_same_gradients(model, alone, model)
@@ -347,13 +348,13 @@ def test_a_users_module_sees_what_it_would_see_alone(deep: bool, format: str, pl
 
     def make(own: Seen) -> nn.Sequential:
         middle = nn.Sequential(own, nn.ReLU()) if deep else own
-        return prepare(nn.Sequential(conv(3, 5), nn.ReLU(), middle, conv(5, 4), nn.ReLU()))
+        return prepare(nn.Sequential(conv(3, 5), nn.ReLU(), middle, conv(5, 4), nn.ReLU()), place)
 
     model, alone = make(seen), make(seen_alone)
-    x = pictures((2, 3, 6, 5), 1).to(memory_format=FORMATS[format])
+    x = pictures((2, 3, 6, 5), 1, place).to(memory_format=FORMATS[format])
     output = model(x)
     assert_identical(output, forward_alone(alone, x), "output")
-    grad = pictures(output.shape, 3).to(memory_format=FORMATS[format])
+    grad = pictures(output.shape, 3, place).to(memory_format=FORMATS[format])
     assert_identical(model.backward(grad), backward_alone(alone, grad), "grad_input")
     assert_same_gradients(model, alone, "a user's module")
     assert seen.strides == seen_alone.strides
@@ -362,11 +363,11 @@ def test_a_users_module_sees_what_it_would_see_alone(deep: bool, format: str, pl
 
 
 def test_a_layer_replaced_by_a_users_own(place: Place) -> None:
-    model = prepare(nn.Sequential(nn.Sequential(conv(3, 5), nn.ReLU()), conv(5, 4)))
-    assert_as_its_layers(model)
+    model = prepare(nn.Sequential(nn.Sequential(conv(3, 5), nn.ReLU()), conv(5, 4)), place)
+    assert_as_its_layers(model, place)
     assert model._plan()[1]
     model[0].add_module("1", Seen())
-    assert_as_its_layers(model)
+    assert_as_its_layers(model, place)
     assert not model._plan()[1]
 
 

@@ -20,9 +20,9 @@ ELEMENTS = 10
 def directions(tensor: Tensor) -> Iterator[Tensor]:
     """All elements of a small tensor one by one, some of a larger one, and all at once."""
     generator = torch.Generator().manual_seed(tensor.numel())
-    yield torch.randn(tensor.shape, dtype=tensor.dtype, generator=generator)
+    yield torch.randn(tensor.shape, dtype=tensor.dtype, generator=generator).to(tensor.device)
     for i in torch.randperm(tensor.numel(), generator=generator)[:ELEMENTS]:
-        direction = torch.zeros(tensor.shape, dtype=tensor.dtype)
+        direction = tensor.new_zeros(tensor.shape)
         direction.view(-1)[i] = 1
         yield direction
 
@@ -43,10 +43,11 @@ def assert_slopes(grad: Tensor, value: Callable[[], float], tensor: Tensor, what
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_layer(case: LayerCase, place: Place, algorithm: str) -> None:
     layer, _ = case.twins(torch.float64)
-    input = case.draw()
+    layer.to(place.device)
+    input = place.put(case.draw())
     output = layer(input)
     generator = torch.Generator().manual_seed(5)
-    grad_output = torch.randn(output.shape, dtype=torch.float64, generator=generator)
+    grad_output = place.put(torch.randn(output.shape, dtype=torch.float64, generator=generator))
     grad_input = layer.backward(grad_output)
     layer.eval()
 
@@ -65,7 +66,7 @@ def test_layer(case: LayerCase, place: Place, algorithm: str) -> None:
 )
 def test_loss(loss: nn.Loss, place: Place) -> None:
     generator = torch.Generator().manual_seed(6)
-    input, target = torch.rand(2, 2, 3, 4, 5, dtype=torch.float64, generator=generator)
+    input, target = place.put(torch.rand(2, 2, 3, 4, 5, dtype=torch.float64, generator=generator))
     loss(input, target)
     grad = loss.backward()
     loss.eval()
@@ -82,7 +83,8 @@ def test_whole_autoencoder(place: Place, algorithm: str) -> None:
         # Wider than at the start of training, where the gradients of the first layer vanish.
         shape = parameter.data.shape
         parameter.data = 0.4 * torch.randn(shape, dtype=torch.float64, generator=generator)
-    source, target = torch.rand(2, 2, 2, 8, 8, dtype=torch.float64, generator=generator)
+    model.to(place.device)
+    source, target = place.put(torch.rand(2, 2, 2, 8, 8, dtype=torch.float64, generator=generator))
     Noise2Noise().step(model, source, target)
     loss = nn.MSELoss().eval()
     model.eval()

@@ -28,8 +28,9 @@ def test_the_masked_loss_counts_only_what_is_left(place: Place, dtype: torch.dty
     expected = ((expected_input - target)[is_left] ** 2).sum() / target.numel()
     expected.backward()
     loss = nn.MaskedMSELoss()
-    assert loss(input, target) == pytest.approx(expected.item(), rel=1e-6)
-    grad = loss.backward()
+    value = loss(place.put(input), place.put(target))
+    assert value == pytest.approx(expected.item(), rel=1e-6)
+    grad = loss.backward().cpu()
     assert torch.allclose(grad, expected_input.grad, rtol=1e-6, atol=0)
     assert not grad[~is_left].any()
     assert grad[is_left].all()
@@ -61,12 +62,14 @@ def test_the_l0_loss_is_a_power_of_the_error(place: Place, gamma: float) -> None
     expected = ((expected_input - target).abs() + 1e-8).pow(gamma).mean()
     expected.backward()
     loss = nn.AnnealedL0Loss(gamma)
-    assert loss(input, target) == pytest.approx(expected.item(), rel=1e-12)
-    assert torch.allclose(loss.backward(-3.0), -3 * expected_input.grad, rtol=1e-12, atol=0)
+    value = loss(place.put(input), place.put(target))
+    assert value == pytest.approx(expected.item(), rel=1e-12)
+    grad = loss.backward(-3.0).cpu()
+    assert torch.allclose(grad, -3 * expected_input.grad, rtol=1e-12, atol=0)
 
 
 def test_the_l0_loss_is_finite_where_nothing_is_wrong(place: Place) -> None:
-    same = draw(1, 1, 2, 2, dtype=torch.float32)
+    same = place.put(draw(1, 1, 2, 2, dtype=torch.float32))
     assert ops.l0_loss(same, same, 0.01) == pytest.approx(1e-8**0.01)
     assert not ops.l0_loss_backward(same, same, 0.01).any()
 

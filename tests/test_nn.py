@@ -18,13 +18,13 @@ each_learning = pytest.mark.parametrize("case", WITH_PARAMETERS, ids=str)
 
 
 def put(x: Tensor, setting: Setting) -> Tensor:
-    x = x.to(setting.dtype).to(setting.place.device)
+    x = setting.place.put(x.to(setting.dtype))
     return x.contiguous(memory_format=setting.memory_format) if x.dim() == 4 else x
 
 
 def noise(like: Tensor, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(like.shape, dtype=torch.float64, generator=generator).to(like.dtype)
+    return torch.randn(like.shape, dtype=torch.float64, generator=generator).to(like)
 
 
 # --- the same numbers as torch ------------------------------------------------------------------
@@ -33,8 +33,9 @@ def noise(like: Tensor, seed: int = 0) -> Tensor:
 @each_layer
 def test_forward_and_backward_equal_autograd(case: LayerCase, setting: Setting) -> None:
     ours, theirs = case.twins(setting.dtype)
+    ours.to(setting.place.device)
     input = put(case.draw(), setting)
-    wanted_input = input.clone().requires_grad_()
+    wanted_input = input.cpu().clone().requires_grad_()
     wanted = theirs(wanted_input)
     grad_output = noise(wanted)
     wanted.backward(grad_output)
@@ -55,8 +56,8 @@ def test_forward_and_backward_equal_autograd(case: LayerCase, setting: Setting) 
 def test_losses_equal_autograd(loss: str, setting: Setting) -> None:
     case = BY_NAME["relu"]
     input, target = put(case.draw(), setting), put(case.draw(seed=1), setting)
-    wanted_input = input.clone().requires_grad_()
-    wanted = getattr(torch.nn, loss)()(wanted_input, target)
+    wanted_input = input.cpu().clone().requires_grad_()
+    wanted = getattr(torch.nn, loss)()(wanted_input, target.cpu())
     wanted.backward()
 
     ours = getattr(nn, loss)()
@@ -225,7 +226,8 @@ def test_backward_parameters_is_backward_without_grad_input(case: LayerCase) -> 
 
 
 def test_container_and_layer_by_layer_give_the_same_bits(setting: Setting) -> None:
-    model = pydenoise.models.autoencoder((5, 7), seed=1).to(setting.dtype)
+    model = pydenoise.models.autoencoder((5, 7), seed=1)
+    model.to(setting.place.device, setting.dtype)
     input = put(torch.rand(2, 3, 12, 8), setting)
     output = model(input)
     grad_input = model.backward(noise(output))

@@ -66,11 +66,13 @@ def test_large_patches(name: str, offset: int, place: Place) -> None:
     columns = unfold(x, *patches)
 
     def room(like: Tensor) -> Tensor:
-        return torch.full((like.numel() + offset,), torch.nan)[offset:].view(like.shape)
+        memory = torch.full((like.numel() + offset,), torch.nan, device=place.device)
+        return memory[offset:].view(like.shape)
 
-    assert torch.equal(ops.im2col(x, *patches, out=room(columns)), columns)
+    assert torch.equal(ops.im2col(place.put(x), *patches, out=room(columns)).cpu(), columns)
     wanted = fold(columns, size[2:], *patches)
-    assert torch.equal(ops.col2im(columns, size[2:], *patches, out=room(x)), wanted)
+    found = ops.col2im(place.put(columns), size[2:], *patches, out=room(x))
+    assert torch.equal(found.cpu(), wanted)
 
 
 @each_convolution
@@ -133,7 +135,7 @@ def test_any_case(
 def test_layout(op: Op, layout: str, place: Place, algorithm: str, dtype: torch.dtype) -> None:
     """Give each operand in turn in an unusual layout; the result is dense."""
     case = BY_NAME["asymmetric"]
-    plain = Operands(*(x.to(place.device) for x in operands(case, dtype)))
+    plain = place.put_all(operands(case, dtype))
     for name in op.read:
         o = plain._replace(**{name: LAYOUTS[layout](getattr(plain, name))})
         result = op.run(case, o)

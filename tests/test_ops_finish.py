@@ -97,7 +97,7 @@ def outputs(op: Op, case: ConvCase, setting: Setting) -> list[Tensor]:
     generator = torch.Generator().manual_seed(9)
     size = op.size(case)
     x = torch.randn(size, dtype=torch.float64, generator=generator).to(setting.dtype)
-    x = with_specials(x, 5)
+    x = setting.place.put(with_specials(x, 5))
     if x.numel() == 0:
         return [x]
     ways = [setting.put(x, format) for format in FORMATS.values()]
@@ -128,11 +128,11 @@ def test_backward(op: str, place: Place, dtype: torch.dtype) -> None:
 
 def test_an_output_of_one_element_that_negates(place: Place, algorithm: str) -> None:
     """Its strides say nothing, its sign does."""
-    output = torch.complex(torch.tensor(0.0), torch.tensor(2.0)).conj().imag.view(1, 1, 1, 1)
+    output = LAYOUTS["negative-bit"](torch.full((1, 1, 1, 1), -2.0, device=place.device))
     assert output.is_neg() and output.is_contiguous()
     finish = Finish("relu", 0.0, output)
-    z = ops.conv2d(torch.ones(1, 4, 1, 1), torch.ones(1, 4, 1, 1), finish=finish)
-    assert z.item() == 0
+    ones = torch.ones(1, 4, 1, 1, device=place.device)
+    assert ops.conv2d(ones, ones.clone(), finish=finish).item() == 0
 
 
 @each_gathering
@@ -162,20 +162,23 @@ def test_taps_far_apart_take_no_memory_for_what_lies_between(
 ) -> None:
     """A copy of all that a row spans would be terabytes."""
     padding, dilation = (10**6 * (taps[0] - 1), 10**6 * (taps[1] - 1)), (2 * 10**6, 2 * 10**6)
-    x, weight = torch.randn(1, 2, 3, 4), torch.randn(channels, 2, *taps)
+    x, weight = place.put(torch.randn(1, 2, 3, 4)), place.put(torch.randn(channels, 2, *taps))
     z = ops.conv2d(x, weight, None, 1, padding, dilation)
     assert z.shape == (1, channels, 3, 4) and not z.any()
 
 
 def test_all_gradients_are_refused_before_any_is_touched(place: Place) -> None:
-    x, w, gz = torch.randn(1, 3, 6, 6), torch.randn(4, 3, 3, 3), torch.randn(1, 4, 4, 4)
-    gw, gb = torch.zeros_like(w), torch.zeros(4)
+    x, w, gz = (
+        torch.randn(size, device=place.device)
+        for size in ((1, 3, 6, 6), (4, 3, 3, 3), (1, 4, 4, 4))
+    )
+    gw, gb = torch.zeros_like(w), w.new_zeros(4)
     arguments = {"grad_weight": gw, "grad_bias": gb}
-    wrong = ops.Finish("relu", 0.0, torch.randn(1, 3, 5, 6))
+    wrong = ops.Finish("relu", 0.0, w.new_ones(1, 3, 5, 6))
     for changed, sentence in (
         ({"finish": wrong}, "finish.output must have the shape"),
         ({"memory_format": torch.preserve_format}, "memory_format must be"),
-        ({"grad_bias": torch.zeros(3)}, "grad_bias must have shape"),
+        ({"grad_bias": w.new_zeros(3)}, "grad_bias must have shape"),
         ({"grad_weight": w}, "grad_weight shares memory"),
         ({"grad_bias": gw.view(-1)[:4]}, "grad_bias shares memory"),
         ({"grad_weight": gw.mT}, "grad_weight must be contiguous"),

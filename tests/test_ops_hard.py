@@ -64,37 +64,39 @@ def test_taps_beside_the_picture(padding: tuple[int, int], place: Place) -> None
     dilation = (1, 1) if padding[1] < 50 else (1, 2 * padding[1])
     columns = torch.randn(1, 2, (4 + 2 * padding[0]) * (4 + 2 * padding[1] - dilation[1]))
     wanted = fold(columns, (4, 4), (1, 2), dilation, padding)
-    assert torch.equal(ops.col2im(columns, (4, 4), (1, 2), dilation, padding), wanted)
+    found = ops.col2im(place.put(columns), (4, 4), (1, 2), dilation, padding)
+    assert torch.equal(found.cpu(), wanted)
 
 
-def sides_of_one() -> list[Tensor]:
+def sides_of_one(device: torch.device) -> list[Tensor]:
     """(1, 7, 5, 1) and (1, 7, 1, 5), contiguous by torch's word with strides of something else."""
-    whole = torch.randn(1, 7, 4, 5)
+    whole = torch.randn(1, 7, 4, 5, device=device)
     return [whole.permute(0, 2, 3, 1)[..., :1].permute(0, 3, 2, 1), whole[:, :, :1], whole[..., :1]]
 
 
 @pytest.mark.parametrize("index", range(3))
 def test_strides_of_a_side_of_one(index: int, place: Place, algorithm: str) -> None:
-    x = sides_of_one()[index]
-    weight = torch.randn(x.shape[1], 2, 3, 3)
-    wanted = conv_transpose2d(x.double(), weight.double(), None, 1, 1)
-    out = torch.full(wanted.shape, torch.nan)
+    x = sides_of_one(place.device)[index]
+    weight = torch.randn(x.shape[1], 2, 3, 3, device=place.device)
+    wanted = conv_transpose2d(x.cpu().double(), weight.cpu().double(), None, 1, 1)
+    out = torch.full(wanted.shape, torch.nan, device=place.device)
     ops.conv_transpose2d(x, weight, None, 1, 1, out=out)
-    torch.testing.assert_close(out.double(), wanted, rtol=0, atol=1e-4)
+    torch.testing.assert_close(out.cpu().double(), wanted, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("stride", [5, 32])
 def test_many_phases(stride: int, place: Place, algorithm: str) -> None:
     x, weight = torch.randn(2, 3, 3, 2), torch.randn(3, 4, stride, stride - 1)
     wanted = conv_transpose2d(x, weight, None, stride)
-    torch.testing.assert_close(ops.conv_transpose2d(x, weight, None, stride), wanted)
+    found = ops.conv_transpose2d(place.put(x), place.put(weight), None, stride)
+    torch.testing.assert_close(found.cpu(), wanted)
 
 
 def test_long_sums_keep_their_digits(place: Place, algorithm: str) -> None:
     """A constant is the worst case for float32: every rounding goes the same way."""
     if place.backend == "reference":
         pytest.skip("the reference leaves the order of its sums to torch")
-    tenth = torch.full((1, 4, 1000, 1000), 0.1)
+    tenth = torch.full((1, 4, 1000, 1000), 0.1, device=place.device)
     exact = 0.1 * 0.1 * 1_000_000
     unit = 2.0**-24
     for gz in (tenth, tenth.contiguous(memory_format=torch.channels_last)):
@@ -103,7 +105,8 @@ def test_long_sums_keep_their_digits(place: Place, algorithm: str) -> None:
         weight = ops.conv2d_grad_weight(tenth, (4, 4, 1, 1), gz)
         assert (weight.double() - exact).abs().max() <= 4 * 1_000_000**0.5 * unit * exact
     for channels in (1, 5):
-        deep = ops.conv2d(torch.full((1, 4096, 3, 3), 0.1), torch.full((channels, 4096, 3, 3), 0.1))
+        x = torch.full((1, 4096, 3, 3), 0.1, device=place.device)
+        deep = ops.conv2d(x, x.repeat(channels, 1, 1, 1))
         assert (deep.double() / 368.64 - 1).abs().max() <= 4 * 36_864**0.5 * unit
 
 
@@ -137,7 +140,7 @@ FAR = 2**31 - 1
 def test_taps_as_far_apart_as_there_are_numbers(channels: tuple[int, int], place: Place) -> None:
     """Sizes whose product no number holds choose a way that needs little memory."""
     c, m = channels
-    x, w = torch.randn(1, c, 1, 1), torch.randn(m, c, 2, 2)
+    x, w = place.put(torch.randn(1, c, 1, 1)), place.put(torch.randn(m, c, 2, 2))
     if place.backend == "cuda":
         with pytest.raises(ValueError, match="too large for a GPU"):
             ops.conv2d(x, w, None, 1, 2**30, FAR)
@@ -156,5 +159,5 @@ def test_taps_far_apart_on_one_side(distance: int, place: Place) -> None:
     geometry = 1, (distance, 0), (distance, 1)
     exact = F.conv2d(x.double(), w.double(), None, *geometry)
     sizes = F.conv2d(x.double().abs(), w.double().abs(), None, *geometry)
-    z = ops.conv2d(x, w, None, *geometry)
+    z = ops.conv2d(place.put(x), place.put(w), None, *geometry).cpu()
     assert ((z - exact).abs() <= 48 * 2.0**-24 * sizes).all()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from cases import BUSY_CASE, BY_NAME, CASES, ConvCase, Operands, operands
+from cases import BUSY_CASE, BY_NAME, CASES, ConvCase, operands
 from conftest import INSTRUCTION_SETS, Place, Setting
 from convolutions import PATCHES, Op, each_convolution, each_op, right
 from oracle import assert_same_bits, assert_within
@@ -38,7 +38,7 @@ def compiled_only(place: Place) -> None:
 @each_whole_case
 def test_gradients_are_adjoints(case: ConvCase, place: Place, algorithm: str) -> None:
     """<conv(x, w), g> = <x, grad_input(g, w)> = <w, grad_weight(x, g)>."""
-    o = Operands(*(None if x is None else x.to(place.device) for x in operands(case, torch.double)))
+    o = place.put_all(operands(case, torch.double))
     z = ops.conv2d(o.input, o.weight, None, *case.arguments)
     gx = ops.conv2d_grad_input(case.input_size, o.weight, o.grad_output, *case.arguments)
     gw = ops.conv2d_grad_weight(o.input, case.weight_size, o.grad_output, *case.arguments)
@@ -49,7 +49,7 @@ def test_gradients_are_adjoints(case: ConvCase, place: Place, algorithm: str) ->
 @each_case
 def test_transpose_has_the_same_gradients(case: ConvCase, place: Place, algorithm: str) -> None:
     """<g, transpose(x, w)> = <w, grad_weight(g, x)>: the mirror needs no kernel of its own."""
-    o = Operands(*(None if x is None else x.to(place.device) for x in operands(case, torch.double)))
+    o = place.put_all(operands(case, torch.double))
     x, gz = o.grad_output, o.input
     z = ops.conv_transpose2d(x, o.weight, None, *case.transposed_arguments)
     gw = ops.conv2d_grad_weight(gz, case.weight_size, x, *case.arguments)
@@ -59,19 +59,19 @@ def test_transpose_has_the_same_gradients(case: ConvCase, place: Place, algorith
 @each_whole_case
 def test_col2im_is_the_adjoint_of_im2col(case: ConvCase, place: Place) -> None:
     """<u(x), c> = <x, f(c)>."""
-    o = operands(case, torch.double)
-    x, c = o.input.to(place.device), o.columns.to(place.device)
-    u = ops.im2col(x, *case.patch_arguments)
-    f = ops.col2im(c, case.size, *case.patch_arguments)
-    assert_equal_products([inner(u, c), inner(x, f)], float((u * c).abs().sum()))
+    o = place.put_all(operands(case, torch.double))
+    u = ops.im2col(o.input, *case.patch_arguments)
+    f = ops.col2im(o.columns, case.size, *case.patch_arguments)
+    products = [inner(u, o.columns), inner(o.input, f)]
+    assert_equal_products(products, float((u * o.columns).abs().sum()))
 
 
 @pytest.mark.parametrize("name", ["table1-outer", "asymmetric", "dilated", "output-padding"])
 def test_transpose_is_a_rotated_convolution(name: str, place: Place, algorithm: str) -> None:
     """The report's way: zeros between the pixels, padding k-1-p, the kernel turned around."""
     case = BY_NAME[name]
-    o = operands(case, torch.double)
-    x, w = o.grad_output.to(place.device), o.weight.to(place.device)
+    o = place.put_all(operands(case, torch.double))
+    x, w = o.grad_output, o.weight
     (kh, kw), (sh, sw), (dh, dw), groups = case.kernel, case.stride, case.dilation, case.groups
     top, left = dh * (kh - 1) - case.padding[0], dw * (kw - 1) - case.padding[1]
     height, width = (x.shape[2] - 1) * sh + 1, (x.shape[3] - 1) * sw + 1

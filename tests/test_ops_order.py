@@ -79,22 +79,24 @@ def test_pieces_do_not_show_in_the_error(place: Place, dtype: torch.dtype) -> No
     """Large sums of every kernel against the oracle."""
     for case in (CASES[0], CASES[3], CASES[4], CASES[8]):
         o = draw_operands(case, dtype)
+        here = place.put_all(o)
         for op in ("conv2d", "transpose", "grad_weight", "grad_weight_added"):
-            assert_within(BY_OP[op].run(case, o), BY_OP[op].right(case, o), f"{op} {case}")
+            assert_within(BY_OP[op].run(case, here), BY_OP[op].right(case, o), f"{op} {case}")
 
 
 @pytest.mark.parametrize("size", [(3, 33, 70, 61), (1, 1, 300, 300), (2, 300, 21, 23)], ids=str)
 def test_grad_bias(size: tuple[int, ...], place: Place, dtype: torch.dtype) -> None:
     compiled_only(place)
-    grad_output = torch.randn(size, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    drawn = torch.randn(size, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    grad_output = place.put(drawn)
 
     def run(memory_format: torch.memory_format) -> list[Tensor]:
         gz = grad_output.contiguous(memory_format=memory_format)
-        start = torch.ones(size[1], dtype=dtype)
+        start = torch.ones(size[1], dtype=dtype, device=place.device)
         return [ops.conv2d_grad_bias(gz), ops.conv2d_grad_bias(gz, out=start, accumulate=True)]
 
     assert_always_the_same(run)
-    assert_within(ops.conv2d_grad_bias(grad_output), conv2d_grad_bias(grad_output), size)
+    assert_within(ops.conv2d_grad_bias(grad_output), conv2d_grad_bias(drawn), size)
 
 
 @pytest.mark.parametrize("make", [
@@ -107,16 +109,16 @@ def test_training(make: Callable[[], nn.Sequential], place: Place) -> None:
     """Losses, weights and gradients after three steps; of a loss the order is that of memory, so
     that formats agree on it to its last digits only."""
     compiled_only(place)
-    first = make()
+    first = make().to(place.device)
     weights = {name: value.clone() for name, value in first.state_dict().items()}
     generator = torch.Generator().manual_seed(4)
-    source = torch.rand((9, 3, 32, 36), generator=generator)
-    target = torch.rand(first(source).shape, generator=generator)
+    source = place.put(torch.rand((9, 3, 32, 36), generator=generator))
+    target = place.put(torch.rand(first(source).shape, generator=generator))
 
     losses: dict[torch.memory_format, set[tuple[float, ...]]] = defaultdict(set)
 
     def run(memory_format: torch.memory_format) -> list[Tensor]:
-        model = make()
+        model = make().to(place.device)
         model.load_state_dict(weights)
         optimizer = optim.Adam(model, lr=1e-3)
         x, y = (t.contiguous(memory_format=memory_format) for t in (source, target))

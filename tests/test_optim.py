@@ -8,6 +8,7 @@ import math
 
 import pytest
 import torch
+from conftest import Place
 from layers import assert_near
 from torch import Tensor
 
@@ -47,7 +48,7 @@ def walk(optimizer: optim.Optimizer, grads: list[Tensor], steps: range) -> None:
 @each_rule
 @pytest.mark.parametrize("form", ["pairs", "parameters", "apart"])
 def test_twenty_steps_equal_torch(
-    rule: str, arguments: dict[str, object], form: str, dtype: torch.dtype, place: object
+    rule: str, arguments: dict[str, object], form: str, dtype: torch.dtype, place: Place
 ) -> None:
     theirs = [value.requires_grad_() for value in draw(dtype, 0)]
     theirs_optimizer = getattr(torch.optim, rule)(theirs, **arguments)
@@ -56,7 +57,7 @@ def test_twenty_steps_equal_torch(
             tensor.grad = value
         theirs_optimizer.step()
 
-    pairs = [(value, torch.zeros_like(value)) for value in draw(dtype, 0)]
+    pairs = [(value, torch.zeros_like(value)) for value in map(place.put, draw(dtype, 0))]
     parameters = [nn.Parameter(*pair) for pair in pairs]
     if form == "apart":
         memory.join([each.data for each in parameters])  # in an order that is not the optimizer's

@@ -89,9 +89,11 @@ def whole(model: nn.Module, picture: Tensor) -> Tensor:
     """What the model makes of the picture in one go."""
     height, width = picture.shape[2:]
     missing = [-side % model.size_multiple for side in (height, width)]
-    padded = np.pad(picture.numpy(), [(0, 0), (0, 0), *((0, m) for m in missing)], mode="reflect")
+    padded = np.pad(
+        picture.cpu().numpy(), [(0, 0), (0, 0), *((0, m) for m in missing)], mode="reflect"
+    )
     with nn.no_backward():
-        output: Tensor = model(torch.from_numpy(padded))
+        output: Tensor = model(torch.from_numpy(padded).to(picture.device))
     return output[:, :, :height, :width]
 
 
@@ -143,7 +145,7 @@ def test_by_every_algorithm(make: Make, algorithm: str) -> None:
 
 @each_model
 def test_on_every_place(make: Make, place: Any) -> None:
-    assert_tiled(make(), picture_of(1, 3, 45, 58))
+    assert_tiled(make().to(place.device), place.put(picture_of(1, 3, 45, 58)))
 
 
 @pytest.mark.parametrize(

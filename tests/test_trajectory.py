@@ -28,6 +28,7 @@ def assert_same_trajectory(
     rule, arguments = OPTIMIZERS[update]
     ours_optimizer = getattr(optim, rule)(ours, **arguments)
     theirs_optimizer = getattr(torch.optim, rule)(theirs.parameters(), **arguments)
+    put = setting.place.put
     objective, loss = Noise2Noise(), torch.nn.MSELoss()
     generator = torch.Generator().manual_seed(3)
     worst = 0.0
@@ -38,7 +39,7 @@ def assert_same_trajectory(
             .contiguous(memory_format=setting.memory_format)
             for _ in range(2)
         )
-        value = objective.step(ours, source, target)
+        value = objective.step(ours, put(source), put(target))
         ours_optimizer.step()
         ours_optimizer.zero_grad()
         wanted = loss(theirs(source), target)
@@ -47,7 +48,8 @@ def assert_same_trajectory(
         theirs_optimizer.step()
         worst = max(worst, abs(value - wanted.item()) / wanted.item())
     for parameter, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-        difference = (parameter.data - other.detach()).abs().max() / other.detach().abs().max()
+        wanted = other.detach()
+        difference = (parameter.data.cpu() - wanted).abs().max() / wanted.abs().max()
         worst = max(worst, difference.item())
     assert worst <= BOUND[setting.dtype], f"{worst:.1e}"
 
@@ -57,6 +59,7 @@ def test_table_one(setting: Setting, update: str) -> None:
     ours = models.autoencoder((12, 20), seed=1).to(setting.dtype)
     theirs = autoencoder_of_torch((12, 20)).to(setting.dtype)
     theirs.load_state_dict(ours.state_dict())
+    ours.to(setting.place.device)
     assert_same_trajectory(ours, theirs, (3, 3, 16, 16), setting, update)
 
 
@@ -66,4 +69,5 @@ def test_a_network_with_skips(setting: Setting) -> None:
     for parameter in ours.parameters():
         parameter.data = 0.3 * parameter.data
     theirs.load_state_dict(ours.state_dict())
+    ours.to(setting.place.device)
     assert_same_trajectory(ours, theirs, (2, 3, 8, 8), setting, "sgd")

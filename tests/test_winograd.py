@@ -223,7 +223,7 @@ def test_other_shapes_are_implicit(
     case = ConvCase(
         "other", "", 2, (35, 34), (8, 9), kernel, stride, padding=(2, 2), dilation=dilation
     )
-    o = draw_operands(case, torch.float32)
+    o = place.put_all(draw_operands(case, torch.float32))
     for op in CONVOLUTIONS:
         with ops.use_algorithm("implicit"):
             wanted = op.run(case, o)
@@ -232,7 +232,7 @@ def test_other_shapes_are_implicit(
 
 def test_gradients_of_weights_are_implicit(winograd: str, place: Place) -> None:
     case = MANY_CHANNELS[0]
-    o = operands(case, torch.float32)
+    o = place.put_all(operands(case, torch.float32))
     for op in (op for op in CONVOLUTIONS if op.is_weight):
         with ops.use_algorithm("implicit"):
             wanted = op.run(case, o)
