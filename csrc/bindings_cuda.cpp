@@ -109,9 +109,18 @@ cuda::Finish<T> finish_of(const T* bias, int64_t activation, double slope, const
   return {bias, static_cast<cuda::Activation>(activation), static_cast<T>(slope), output};
 }
 
+int64_t element_bytes(bool is_double) {
+  return is_double ? sizeof(double) : sizeof(float);
+}
+
+int64_t conv2d_workspace(bool is_double, const ConvShape& s) {
+  check_size(s);
+  return product({cuda::conv2d_workspace(s), element_bytes(is_double)});
+}
+
 void conv2d(bool is_double, Memory output, bool output_last, Memory input, bool input_last,
             Memory weight, Memory bias, const ConvShape& s, bool tf32, int64_t activation,
-            double slope, Memory activated, int device, uintptr_t stream) {
+            double slope, Memory activated, Memory workspace, int device, uintptr_t stream) {
   const Queue queue(device, stream);
   run("conv2d", is_double, queue, [&](auto zero) {
     using T = decltype(zero);
@@ -121,15 +130,21 @@ void conv2d(bool is_double, Memory output, bool output_last, Memory input, bool 
     const T* w = queue.take<const T>(weight, weight_count(s), "weight");
     const T* b = queue.take<const T>(bias, s.out_channels, "bias", true);
     const T* z = queue.take<const T>(activated, output_count(s), "activation's output", true);
+    T* scratch = queue.scratch<T>(workspace, cuda::conv2d_workspace(s));
     return cuda::conv2d<T>({to, output_last}, {from, input_last}, w,
-                           finish_of(b, activation, slope, z), s, tf32, queue.stream);
+                           finish_of(b, activation, slope, z), scratch, s, tf32, queue.stream);
   });
+}
+
+int64_t conv2d_grad_input_workspace(bool is_double, const ConvShape& s) {
+  check_size(s);
+  return product({cuda::conv2d_grad_input_workspace(s), element_bytes(is_double)});
 }
 
 void conv2d_grad_input(bool is_double, Memory grad_input, bool grad_input_last, Memory grad_output,
                        bool grad_output_last, Memory weight, Memory bias, const ConvShape& s,
-                       bool tf32, int64_t activation, double slope, Memory activated, int device,
-                       uintptr_t stream) {
+                       bool tf32, int64_t activation, double slope, Memory activated,
+                       Memory workspace, int device, uintptr_t stream) {
   const Queue queue(device, stream);
   run("conv2d_grad_input", is_double, queue, [&](auto zero) {
     using T = decltype(zero);
@@ -139,13 +154,11 @@ void conv2d_grad_input(bool is_double, Memory grad_input, bool grad_input_last, 
     const T* w = queue.take<const T>(weight, weight_count(s), "weight");
     const T* b = queue.take<const T>(bias, s.in_channels, "bias", true);
     const T* z = queue.take<const T>(activated, input_count(s), "activation's output", true);
+    T* scratch = queue.scratch<T>(workspace, cuda::conv2d_grad_input_workspace(s));
     return cuda::conv2d_grad_input<T>({to, grad_input_last}, {from, grad_output_last}, w,
-                                      finish_of(b, activation, slope, z), s, tf32, queue.stream);
+                                      finish_of(b, activation, slope, z), scratch, s, tf32,
+                                      queue.stream);
   });
-}
-
-int64_t element_bytes(bool is_double) {
-  return is_double ? sizeof(double) : sizeof(float);
 }
 
 int64_t conv2d_grad_weight_workspace(bool is_double, const ConvShape& s) {
@@ -380,6 +393,8 @@ PYBIND11_MODULE(PYDENOISE_CUDA_MODULE, m) {
   m.def("matmul", &matmul);
   m.def("conv2d", &conv2d);
   m.def("conv2d_grad_input", &conv2d_grad_input);
+  m.def("conv2d_workspace", &conv2d_workspace);
+  m.def("conv2d_grad_input_workspace", &conv2d_grad_input_workspace);
   m.def("conv2d_grad_weight_workspace", &conv2d_grad_weight_workspace);
   m.def("conv2d_grad_weight", &conv2d_grad_weight);
   m.def("conv2d_grad_bias_workspace", &conv2d_grad_bias_workspace);

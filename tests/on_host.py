@@ -137,7 +137,8 @@ class Kernels:
     ) -> None:  # fmt: skip
         finish = activation, slope, output
         sides = out, last(out), x, last(x), w, b
-        self.call(name, x, *sides, self.shape(case), tf32, *finish)
+        scratch = self.workspace(name, x, self.shape(case))
+        self.call(name, x, *sides, self.shape(case), tf32, *finish, scratch)
 
     def conv2d_grad_input(self, *arguments: Any, **rest: Any) -> None:
         self.conv2d(*arguments, **rest, name="conv2d_grad_input")

@@ -13,12 +13,29 @@ Strides strides_of_output(const Pictures<T>& p, const ConvShape& s) {
   return dense_strides(s.out_channels, s.out_h, s.out_w, p.channels_last);
 }
 
+// Whether weights are packed first: not where they lie that way, nor where they are few.
+bool is_worth_packing(const Direction& d) {
+  constexpr int64_t kManySteps = 64;
+  return d.weight_dest_stride() > 1 && d.dest_channels() > kNarrowColumns &&
+         d.source_channels() * d.shape.taps() > kManySteps;
+}
+int64_t workspace_of(const Direction& d) {
+  const ConvShape& s = d.shape;
+  return is_worth_packing(d) ? s.out_channels * s.group_in_channels() * s.taps() : 0;
+}
+
 // Rows are the positions of dest, columns its channels, steps the terms of a sum.
 template <class T>
-Status convolve(T* dest, const T* source, const T* weight, const Finish<T>& finish,
-                const Direction& d, bool tf32, cudaStream_t stream) {
+Status convolve(T* dest, const T* source, const T* weight, const Finish<T>& finish, T* workspace,
+                Direction d, bool tf32, cudaStream_t stream) {
   const ConvShape& s = d.shape;
   if (s.batch == 0) return cudaSuccess;
+  if (is_worth_packing(d)) {
+    const Status status = pack_weight(workspace, weight, d, stream);
+    if (status != cudaSuccess) return status;
+    d.packed = true;
+    weight = workspace;
+  }
   Product<T> p;
   p.left = source;
   p.right = weight;
@@ -45,20 +62,29 @@ Status convolve(T* dest, const T* source, const T* weight, const Finish<T>& fini
 
 }  // namespace
 
+int64_t conv2d_workspace(const ConvShape& s) {
+  return workspace_of({s, false, {}, {}});
+}
+
+int64_t conv2d_grad_input_workspace(const ConvShape& s) {
+  return workspace_of({s, true, {}, {}});
+}
+
 template <class T>
 Status conv2d(Pictures<T> output, Pictures<const T> input, const T* weight, const Finish<T>& finish,
-              const ConvShape& s, bool tf32, cudaStream_t stream) {
+              T* workspace, const ConvShape& s, bool tf32, cudaStream_t stream) {
   const Direction forward{s, false, strides_of_input(input, s), strides_of_output(output, s)};
-  return convolve(output.data, input.data, weight, finish, forward, tf32, stream);
+  return convolve(output.data, input.data, weight, finish, workspace, forward, tf32, stream);
 }
 
 template <class T>
 Status conv2d_grad_input(Pictures<T> grad_input, Pictures<const T> grad_output, const T* weight,
-                         const Finish<T>& finish, const ConvShape& s, bool tf32,
+                         const Finish<T>& finish, T* workspace, const ConvShape& s, bool tf32,
                          cudaStream_t stream) {
   const Direction mirrored{s, true, strides_of_output(grad_output, s),
                            strides_of_input(grad_input, s)};
-  return convolve(grad_input.data, grad_output.data, weight, finish, mirrored, tf32, stream);
+  return convolve(grad_input.data, grad_output.data, weight, finish, workspace, mirrored, tf32,
+                  stream);
 }
 
 template <class T>
@@ -84,10 +110,10 @@ Status matmul(Matrix<T> out, Matrix<const T> left, Matrix<const T> right, int64_
 }
 
 #define PYDENOISE_INSTANTIATE(T)                                                                 \
-  template Status conv2d(Pictures<T>, Pictures<const T>, const T*, const Finish<T>&,             \
+  template Status conv2d(Pictures<T>, Pictures<const T>, const T*, const Finish<T>&, T*,         \
                          const ConvShape&, bool, cudaStream_t);                                  \
   template Status conv2d_grad_input(Pictures<T>, Pictures<const T>, const T*, const Finish<T>&,  \
-                                    const ConvShape&, bool, cudaStream_t);                       \
+                                    T*, const ConvShape&, bool, cudaStream_t);                   \
   template Status matmul(Matrix<T>, Matrix<const T>, Matrix<const T>, int64_t, int64_t, int64_t, \
                          int64_t, bool, cudaStream_t);
 PYDENOISE_INSTANTIATE(float)

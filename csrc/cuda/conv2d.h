@@ -21,18 +21,22 @@ struct Pictures {
   bool channels_last;
 };
 
+// Workspaces have as many elements as the function of that name says, and may be null for none.
+
 // output[n, m, y, x] = finish(sum over (i, j, c) of weight[m, c, i, j] * input at that tap)
+int64_t conv2d_workspace(const ConvShape& shape);
 template <class T>
 Status conv2d(Pictures<T> output, Pictures<const T> input, const T* weight, const Finish<T>& finish,
-              const ConvShape& shape, bool tf32, cudaStream_t stream);
+              T* workspace, const ConvShape& shape, bool tf32, cudaStream_t stream);
 
 // grad_input = finish(f(W^T grad_output)); a bias is a transposed convolution's own
+int64_t conv2d_grad_input_workspace(const ConvShape& shape);
 template <class T>
 Status conv2d_grad_input(Pictures<T> grad_input, Pictures<const T> grad_output, const T* weight,
-                         const Finish<T>& finish, const ConvShape& shape, bool tf32,
+                         const Finish<T>& finish, T* workspace, const ConvShape& shape, bool tf32,
                          cudaStream_t stream);
 
-// grad_weight (+)= grad_output u(input)^T; workspace: as many elements as the first says
+// grad_weight (+)= grad_output u(input)^T
 int64_t conv2d_grad_weight_workspace(const ConvShape& shape);
 template <class T>
 Status conv2d_grad_weight(T* grad_weight, Pictures<const T> grad_output, Pictures<const T> input,
@@ -45,6 +49,10 @@ template <class T>
 Status conv2d_grad_bias(T* grad_bias, Pictures<const T> grad_output, double* workspace,
                         int64_t batch, int64_t channels, int64_t pixels, bool accumulate,
                         cudaStream_t stream);
+
+// packed = the weights of one direction in the order in which its steps meet them, see gather.h
+template <class T>
+Status pack_weight(T* packed, const T* weight, const Direction& direction, cudaStream_t stream);
 
 // Element (b, i, j) at data + b*batch_stride + i*row_stride + j*col_stride.
 template <class T>

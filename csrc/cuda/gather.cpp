@@ -23,10 +23,9 @@ int64_t kernel_step(const GatherAxis& a) {
 }
 
 Line line(int64_t first, int64_t middle, int64_t last) {
-  // a side of no digits has no index either, and is never divided by
   return {static_cast<int32_t>(first * middle * last),
-          static_cast<int32_t>(middle),
-          static_cast<int32_t>(last),
+          divisor(static_cast<uint32_t>(middle)),
+          divisor(static_cast<uint32_t>(last)),
           {},
           {}};
 }
@@ -65,20 +64,21 @@ Line positions_of(const GatherAxis& rows, const GatherAxis& cols, int64_t batch,
 }
 
 Line terms_of(const GatherAxis& rows, const GatherAxis& cols, int64_t channels,
-              const Strides& source, int64_t kernel_w, int64_t weight_source_stride) {
+              const Strides& source, const Strides& weight) {
   Line found = line(rows.taps, cols.taps, channels);
-  found.start = place(0, 0, 0, rows.kernel_index(0) * kernel_w + cols.kernel_index(0));
-  found.step[0] = place(tap_step(rows) * source.h, tap_step(rows), 0, kernel_step(rows) * kernel_w);
-  found.step[1] = place(tap_step(cols) * source.w, 0, tap_step(cols), kernel_step(cols));
-  found.step[2] = place(source.c, 0, 0, weight_source_stride);
+  found.start = place(0, 0, 0, rows.kernel_index(0) * weight.h + cols.kernel_index(0) * weight.w);
+  found.step[0] = place(tap_step(rows) * source.h, tap_step(rows), 0, kernel_step(rows) * weight.h);
+  found.step[1] = place(tap_step(cols) * source.w, 0, tap_step(cols), kernel_step(cols) * weight.w);
+  found.step[2] = place(source.c, 0, 0, weight.c);
   return found;
 }
 
 Phase phase_of(const Direction& d, int64_t phase) {
   const GatherAxis rows = d.rows(phase), cols = d.cols(phase);
+  const int64_t tap = d.weight_tap_stride();
+  const Strides weight{0, d.weight_source_stride(), d.shape.kernel_w * tap, tap};
   return {positions_of(rows, cols, d.shape.batch, d.source, d.dest),
-          terms_of(rows, cols, d.source_channels(), d.source, d.shape.kernel_w,
-                   d.weight_source_stride())};
+          terms_of(rows, cols, d.source_channels(), d.source, weight)};
 }
 
 Phase im2col_phase(const ConvShape& s, const Strides& input) {

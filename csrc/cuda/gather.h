@@ -41,21 +41,36 @@ PYDENOISE_HOST_DEVICE inline bool inside(const Place& place, int32_t height, int
          static_cast<uint32_t>(place.col) < static_cast<uint32_t>(width);
 }
 
+// Division by a number known beforehand as a product and a shift: of dividends below 2^31.
+// T. Granlund, P. Montgomery, "Division by invariant integers using multiplication", PLDI 1994.
+struct Divisor {
+  uint32_t by = 1, factor = (1u << 31) + 1, shift = 31;
+};
+inline Divisor divisor(uint32_t by) {
+  if (by == 0) return {};  // of a line without indices
+  uint32_t digits = 0;
+  while (uint64_t{1} << digits < by) ++digits;
+  return {by, static_cast<uint32_t>((uint64_t{1} << (31 + digits)) / by + 1), 31 + digits};
+}
+PYDENOISE_HOST_DEVICE inline uint32_t quotient(uint32_t dividend, const Divisor& divisor) {
+  return static_cast<uint32_t>(uint64_t{dividend} * divisor.factor >> divisor.shift);
+}
+
 // index = (first digit * middle + second digit) * last + third digit
 struct Line {
-  int32_t count, middle, last;
+  int32_t count;
+  Divisor middle, last;
   Place start, step[3];
 };
 
 // Indices from `end` on are nowhere; end <= line.count.
 PYDENOISE_HOST_DEVICE inline Place place_of(const Line& line, int32_t index, int32_t end) {
   if (index >= end) return {0, kNowhere, 0, 0};
-  const auto all = static_cast<uint32_t>(index), last = static_cast<uint32_t>(line.last);
-  const uint32_t rest = all / last, middle = static_cast<uint32_t>(line.middle);
-  const uint32_t first = rest / middle;
+  const auto all = static_cast<uint32_t>(index);
+  const uint32_t rest = quotient(all, line.last), first = quotient(rest, line.middle);
   return line.start + static_cast<int32_t>(first) * line.step[0] +
-         static_cast<int32_t>(rest - first * middle) * line.step[1] +
-         static_cast<int32_t>(all - rest * last) * line.step[2];
+         static_cast<int32_t>(rest - first * line.middle.by) * line.step[1] +
+         static_cast<int32_t>(all - rest * line.last.by) * line.step[2];
 }
 
 // Rows m and steps k of one product.
@@ -74,11 +89,13 @@ inline Strides dense_strides(int64_t channels, int64_t height, int64_t width, bo
 }
 
 // A convolution's direction, forward or mirrored, as products: out[m, n] sums left(m, k) right(k,
-// n)
+// n). Weights lie as (out channel, in channel, tap), or packed: (group, tap, source channel, dest
+// channel), so that what a step multiplies lies side by side.
 struct Direction {
   const ConvShape& shape;
   bool mirrored;
   Strides source, dest;
+  bool packed = false;
 
   int64_t source_channels() const {
     return mirrored ? shape.group_out_channels() : shape.group_in_channels();
@@ -87,11 +104,14 @@ struct Direction {
     return mirrored ? shape.group_in_channels() : shape.group_out_channels();
   }
   int64_t weight_source_stride() const {
+    if (packed) return dest_channels();
     return mirrored ? shape.group_in_channels() * shape.taps() : shape.taps();
   }
   int64_t weight_dest_stride() const {
+    if (packed) return 1;
     return mirrored ? shape.taps() : shape.group_in_channels() * shape.taps();
   }
+  int64_t weight_tap_stride() const { return packed ? source_channels() * dest_channels() : 1; }
   int64_t phases_h() const;
   int64_t phases_w() const;
   GatherAxis rows(int64_t phase) const;  // of phases_h() * phases_w(); taps in the source's order
@@ -101,9 +121,10 @@ struct Direction {
 // Destination positions (picture, y, x) of one phase; `other` is the element of dest.
 Line positions_of(const GatherAxis& rows, const GatherAxis& cols, int64_t batch,
                   const Strides& source, const Strides& dest);
-// Terms (tap row, tap column, channel); `other` is the element of the weights.
+// Terms (tap row, tap column, channel); `other` is the element of the weights, whose h and w are
+// the strides of taps.
 Line terms_of(const GatherAxis& rows, const GatherAxis& cols, int64_t channels,
-              const Strides& source, int64_t kernel_w, int64_t weight_source_stride);
+              const Strides& source, const Strides& weight);
 // Rows are positions, steps terms.
 Phase phase_of(const Direction& direction, int64_t phase);
 

@@ -40,6 +40,47 @@ __device__ T& shared_memory() {
 #endif
 }
 
+// Copies some neighbours (4, 8 or 16 bytes) from global to shared memory while the thread goes on,
+// or zeros where nothing is there; `from` is then not read. Before 8.0 the thread waits.
+template <int bytes>
+__device__ inline void copy_async(void* to, const void* from, bool is_there) {
+  static_assert(bytes == 4 || bytes == 8 || bytes == 16);
+#if !defined(__CUDACC__)
+  cuda_on_host::copy_async(to, from, bytes, is_there);
+#elif __CUDA_ARCH__ >= 800
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+  const int read = is_there ? bytes : 0;
+  if constexpr (bytes == 16) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from),
+                 "r"(read));
+  } else {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(address), "l"(from),
+                 "n"(bytes), "r"(read));
+  }
+#else
+  struct alignas(bytes) Bytes {
+    unsigned char of[bytes];
+  };
+  *static_cast<Bytes*>(to) = is_there ? *static_cast<const Bytes*>(from) : Bytes{};
+#endif
+}
+// What was copied since the last call is one group; wait until all but so many groups are there.
+__device__ inline void end_copy_group() {
+#if !defined(__CUDACC__)
+  cuda_on_host::end_copy_group();
+#elif __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;");
+#endif
+}
+template <int but>
+__device__ inline void wait_for_copies() {
+#if !defined(__CUDACC__)
+  cuda_on_host::wait_for_copies(but);
+#elif __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group %0;" ::"n"(but) : "memory");
+#endif
+}
+
 // for (int64_t i = first_element(); i < count; i += element_step())
 __device__ inline int64_t first_element() {
   return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;

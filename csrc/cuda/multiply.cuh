@@ -15,39 +15,66 @@ struct alignas(count * sizeof(T) < 16 ? count * sizeof(T) : 16) Pack {
   T values[count];
 };
 
-template <class T, int depth, int rows, int cols, int pad>
+// Rows of the left panel lie side by side, or steps do: as their copies find them in memory.
+template <class T, int depth, int rows, int cols, int pad, bool by_steps>
 struct alignas(16) Panels {
-  T left[depth][rows + pad];
+  static constexpr int kLines = by_steps ? rows : depth, kLine = by_steps ? depth + 4 : rows + pad;
+  T left[kLines][kLine];
   T right[depth][cols + pad];
+
+  __device__ T* left_at(int step, int row) {
+    return by_steps ? left[row] + step : left[step] + row;
+  }
+  __device__ const T* left_at(int step, int row) const {
+    return by_steps ? left[row] + step : left[step] + row;
+  }
 };
 
-// Registers of the 8 x 6 tile: 48 sums, 14 factors, 11 elements of the next panels.
 template <class Element, int depth, int rows, int cols, int thread_rows, int thread_cols,
-          int resident>
+          int resident, int stages, bool by_steps>
 struct Fma {
   using T = Element;
   static constexpr int kDepth = depth, kRows = rows, kCols = cols;
   static constexpr int kThreads = rows / thread_rows * (cols / thread_cols);
   static constexpr int kResident = resident;  // blocks that share a multiprocessor
+  static constexpr int kStages = stages;      // panels in shared memory
+  static constexpr bool kBySteps = by_steps;
   // Steps of a sum that begins at zero; longer ones are made of such, or the roundings of equal
   // terms, all one way, would eat their digits. A multiple of every depth.
   static constexpr int kLongestSum = 2048;
-  using Panel = Panels<T, depth, rows, cols, 4>;  // 4: rows stay aligned, and apart by some banks
+  using Panel = Panels<T, depth, rows, cols, 4, by_steps>;  // 4: lines stay aligned, and apart
 
   T sums[thread_rows][thread_cols] = {};
 
-  __device__ static T prepared(T value) { return value; }
-
   __device__ void add(const Panel& panel) {
-#pragma unroll 4
-    for (int k = 0; k < kDepth; ++k) {
-      T left[thread_rows], right[thread_cols];
-      take<kRowPack, kRowPacks>(left, panel.left[k] + first_row(), rows / kRowPacks);
-      take<kColPack, kColPacks>(right, panel.right[k] + first_col(), cols / kColPacks);
+    constexpr int kRun = by_steps ? 16 / sizeof(T) : 1;
+#pragma unroll(by_steps ? 1 : 2)
+    for (int k = 0; k < kDepth; k += kRun) {
+      T left[thread_rows][kRun];
+      if constexpr (by_steps) {
 #pragma unroll
-      for (int i = 0; i < thread_rows; ++i) {
+        for (int i = 0; i < thread_rows; ++i) take<kRun>(left[i], panel.left_at(k, row_of(i)));
+      } else {
 #pragma unroll
-        for (int j = 0; j < thread_cols; ++j) sums[i][j] = fma(left[i], right[j], sums[i][j]);
+        for (int i = 0; i < thread_rows; i += kTall) {
+          T some[kTall];
+          take<kTall>(some, panel.left_at(k, row_of(i)));
+#pragma unroll
+          for (int v = 0; v < kTall; ++v) left[i + v][0] = some[v];
+        }
+      }
+#pragma unroll
+      for (int v = 0; v < kRun; ++v) {
+        T right[thread_cols];
+#pragma unroll
+        for (int j = 0; j < thread_cols; j += kWide) {
+          take<kWide>(right + j, panel.right[k + v] + col_of(j));
+        }
+#pragma unroll
+        for (int i = 0; i < thread_rows; ++i) {
+#pragma unroll
+          for (int j = 0; j < thread_cols; ++j) sums[i][j] = fma(left[i][v], right[j], sums[i][j]);
+        }
       }
     }
   }
@@ -57,38 +84,51 @@ struct Fma {
   __device__ void each(const Body& body) const {
 #pragma unroll
     for (int i = 0; i < thread_rows; ++i) {
-      const int row = i / kRowPack * (rows / kRowPacks) + first_row() + i % kRowPack;
 #pragma unroll
-      for (int j = 0; j < kColPacks; ++j) {
-        Pack<T, kColPack> pack;
+      for (int j = 0; j < thread_cols; j += kWide) {
+        Pack<T, kWide> pack;
 #pragma unroll
-        for (int v = 0; v < kColPack; ++v) pack.values[v] = sums[i][j * kColPack + v];
-        body(row, j * (cols / kColPacks) + first_col(), pack);
+        for (int v = 0; v < kWide; ++v) pack.values[v] = sums[i][j + v];
+        body(row_of(i), col_of(j), pack);
+      }
+    }
+  }
+  // body(row, column, sums of neighbouring rows)
+  template <class Body>
+  __device__ void each_tall(const Body& body) const {
+#pragma unroll
+    for (int j = 0; j < thread_cols; ++j) {
+#pragma unroll
+      for (int i = 0; i < thread_rows; i += kTall) {
+        Pack<T, kTall> pack;
+#pragma unroll
+        for (int v = 0; v < kTall; ++v) pack.values[v] = sums[i + v][j];
+        body(row_of(i), col_of(j), pack);
       }
     }
   }
 
- private:
-  // A thread's rows are runs of 4 or 2, far apart: neighbours' runs then lie side by side in the
-  // banks.
-  static constexpr int kRowPack = thread_rows % 4 == 0 ? 4 : 2;
-  static constexpr int kColPack = thread_cols % 4 == 0 ? 4 : 2;
-  static constexpr int kRowPacks = thread_rows / kRowPack, kColPacks = thread_cols / kColPack;
+  static constexpr int kTall =
+      by_steps || thread_rows % 2 != 0 ? 1 : (thread_rows % 4 == 0 ? 4 : 2);
 
-  __device__ static int first_row() {
-    return static_cast<int>(threadIdx.x) / (cols / thread_cols) * kRowPack;
+ private:
+  static constexpr int kWide = thread_cols % 4 == 0 ? 4 : 2;
+
+  // A thread's rows and columns are runs, far apart: neighbours' runs then lie side by side in the
+  // banks.
+  __device__ static int row_of(int i) {
+    const int thread = static_cast<int>(threadIdx.x) / (cols / thread_cols);
+    return i / kTall * (rows / thread_rows * kTall) + thread * kTall + i % kTall;
   }
-  __device__ static int first_col() {
-    return static_cast<int>(threadIdx.x) % (cols / thread_cols) * kColPack;
+  __device__ static int col_of(int j) {
+    const int thread = static_cast<int>(threadIdx.x) % (cols / thread_cols);
+    return j / kWide * (cols / thread_cols * kWide) + thread * kWide + j % kWide;
   }
-  template <int width, int packs>
-  __device__ static void take(T* to, const T* from, int distance) {
+  template <int width>
+  __device__ static void take(T* to, const T* from) {
+    const auto some = *reinterpret_cast<const Pack<T, width>*>(from);
 #pragma unroll
-    for (int pack = 0; pack < packs; ++pack) {
-      const auto some = *reinterpret_cast<const Pack<T, width>*>(from + pack * distance);
-#pragma unroll
-      for (int v = 0; v < width; ++v) to[pack * width + v] = some.values[v];
-    }
+    for (int v = 0; v < width; ++v) to[v] = some.values[v];
   }
 };
 
@@ -121,35 +161,38 @@ __device__ inline float rounded_to_tf32(float value) {
 }
 
 // Warps lie beside each other, warp_cols of them; each has 16 x 8 tiles of its own.
-template <int depth, int rows, int cols, int warp_rows, int warp_cols, int resident>
+template <int depth, int rows, int cols, int warp_rows, int warp_cols, int resident, int stages,
+          bool by_steps>
 struct Tf32 {
   using T = float;
   static constexpr int kDepth = depth, kRows = rows, kCols = cols;
   static constexpr int kThreads = 32 * warp_rows * warp_cols;
-  static constexpr int kResident = resident;
+  static constexpr int kResident = resident, kStages = stages;
+  static constexpr bool kBySteps = by_steps;
   static constexpr int kLongestSum = 0;  // never cut: its factors have 3 digits
+  static constexpr int kTall = 1;
   static constexpr int kHigh = rows / warp_rows / 16, kWide = cols / warp_cols / 8;
-  using Panel = Panels<T, depth, rows, cols, 8>;  // 8: a warp's 4 steps of 8 rows lie in 32 banks
+  // 8: a warp's 4 steps of 8 rows lie in 32 banks
+  using Panel = Panels<T, depth, rows, cols, 8, by_steps>;
 
   float sums[kHigh][kWide][4] = {};
-
-  __device__ static float prepared(float value) { return rounded_to_tf32(value); }
 
   __device__ void add(const Panel& panel) {
 #pragma unroll
     for (int k = 0; k < kDepth; k += 8) {
       uint32_t left[kHigh][4], right[kWide][2];
+      const int step = k + place();
 #pragma unroll
       for (int i = 0; i < kHigh; ++i) {
-        const int row = first_row() + 16 * i + quad(), step = k + place();
-        left[i][0] = bits(panel.left[step][row]);
-        left[i][1] = bits(panel.left[step][row + 8]);
-        left[i][2] = bits(panel.left[step + 4][row]);
-        left[i][3] = bits(panel.left[step + 4][row + 8]);
+        const int row = first_row() + 16 * i + quad();
+        left[i][0] = bits(*panel.left_at(step, row));
+        left[i][1] = bits(*panel.left_at(step, row + 8));
+        left[i][2] = bits(*panel.left_at(step + 4, row));
+        left[i][3] = bits(*panel.left_at(step + 4, row + 8));
       }
 #pragma unroll
       for (int j = 0; j < kWide; ++j) {
-        const int col = first_col() + 8 * j + quad(), step = k + place();
+        const int col = first_col() + 8 * j + quad();
         right[j][0] = bits(panel.right[step][col]);
         right[j][1] = bits(panel.right[step + 4][col]);
       }
@@ -181,10 +224,11 @@ struct Tf32 {
   __device__ static int first_row() { return warp() / warp_cols * (16 * kHigh); }
   __device__ static int first_col() { return warp() % warp_cols * (8 * kWide); }
   __device__ static uint32_t bits(float value) {
+    const float rounded = rounded_to_tf32(value);
 #if defined(__CUDACC__)
-    return __float_as_uint(value);
+    return __float_as_uint(rounded);
 #else
-    return cuda_on_host::float_as_uint(value);
+    return cuda_on_host::float_as_uint(rounded);
 #endif
   }
 };

@@ -1,6 +1,8 @@
 // The kernel of product.h for one tile: included by the files that instantiate it.
 #pragma once
 
+#include <type_traits>
+
 #include "cuda/multiply.cuh"
 #include "cuda/product.h"
 
@@ -8,10 +10,9 @@ namespace pydenoise::cuda {
 
 template <class Multiply>
 struct Scratch {
-  typename Multiply::Panel panels[2];
+  typename Multiply::Panel panels[Multiply::kStages];
   Place rows[Multiply::kRows];
-  Place steps[2][Multiply::kDepth];
-  int begin, end;  // of the part's steps; here because a thread has no register to spare
+  Place steps[Multiply::kStages][Multiply::kDepth];  // of the panels
 };
 
 // Which tile of which product the block works on; tiles of the same rows are neighbours, so that
@@ -35,73 +36,31 @@ __device__ Tile tile_of_block(const Product<T>& p, int row_tiles) {
   return tile;
 }
 
-// What one thread brings of a panel: [depth] x [side] elements, `width` neighbours at a time.
-template <class T, int depth, int side, int threads>
-struct Share {
-  static constexpr int kCount = side * depth / threads, kWidth = 16 / sizeof(T);
-  T values[kCount];
-
-  // body(step, place along the side, index of the first value)
-  template <int width, bool along_steps, class Body>
-  __device__ static void each(const Body& body) {
-#pragma unroll
-    for (int i = 0; i < kCount / width; ++i) {
-      const int element = static_cast<int>(threadIdx.x) + i * threads;
-      if constexpr (along_steps) {
-        constexpr int kRuns = depth / width;
-        body(element % kRuns * width, element / kRuns, i * width);
-      } else {
-        constexpr int kRuns = side / width;
-        body(element / kRuns, element % kRuns * width, i * width);
-      }
+// body(step, place along the side) for what one thread brings of a panel of [depth] x [side]
+// elements, `width` neighbours at a time.
+template <int depth, int side, int threads, int width, bool along_steps, class Body>
+__device__ void each_share(const Body& body) {
+  constexpr int kRuns = (along_steps ? depth : side) / width, kAll = depth * side / width;
+#pragma unroll 4
+  for (int i = 0; i < (kAll + threads - 1) / threads; ++i) {
+    const int run = static_cast<int>(threadIdx.x) + i * threads;
+    if (kAll % threads != 0 && run >= kAll) break;
+    if constexpr (along_steps) {
+      body(run % kRuns * width, run / kRuns);
+    } else {
+      body(run / kRuns, run % kRuns * width);
     }
   }
+}
 
-  // read(step, place, wide): the address of the element there, or null for zeros
-  template <int width, bool along_steps, class Read>
-  __device__ void fetch_as(const Read& read) {
-    each<width, along_steps>([&](int step, int at, int first) {
-      const T* const from = read(step, at);
-      Pack<T, width> pack = {};
-      if (from != nullptr) pack = *reinterpret_cast<const Pack<T, width>*>(from);
-#pragma unroll
-      for (int v = 0; v < width; ++v) values[first + v] = pack.values[v];
-    });
-  }
-  template <class Read>
-  __device__ void fetch(bool along_steps, bool wide, const Read& read) {
-    if constexpr (kCount >= kWidth) {
-      if (wide) {
-        if (along_steps) return fetch_as<kWidth, true>(read);
-        return fetch_as<kWidth, false>(read);
-      }
-    }
-    if (along_steps) return fetch_as<1, true>(read);
-    fetch_as<1, false>(read);
-  }
-
-  template <class Multiply, int width, bool along_steps, class Panel>
-  __device__ void store_as(Panel& panel) const {
-    each<width, along_steps>([&](int step, int at, int first) {
-#pragma unroll
-      for (int v = 0; v < width; ++v) {
-        const T value = Multiply::prepared(values[first + v]);
-        panel[along_steps ? step + v : step][along_steps ? at : at + v] = value;
-      }
-    });
-  }
-  template <class Multiply, class Panel>
-  __device__ void store(bool along_steps, bool wide, Panel& panel) const {
-    if constexpr (kCount >= kWidth) {
-      if (wide) {
-        if (along_steps) return store_as<Multiply, kWidth, true>(panel);
-        return store_as<Multiply, kWidth, false>(panel);
-      }
-    }
-    if (along_steps) return store_as<Multiply, 1, true>(panel);
-    store_as<Multiply, 1, false>(panel);
-  }
-};
+// The row whose elements a thread brings, where rows lie side by side: the same one in each panel.
+template <class Multiply>
+__device__ int own_row(bool wide) {
+  constexpr int kWidth = 16 / sizeof(typename Multiply::T), kRuns = Multiply::kRows / kWidth;
+  static_assert(Multiply::kThreads % Multiply::kRows == 0);
+  const int thread = static_cast<int>(threadIdx.x);
+  return wide ? thread % kRuns * kWidth : thread % Multiply::kRows;
+}
 
 template <class T>
 __device__ T finished(T sum, const Finish<T>& finish, size_t at) {
@@ -112,26 +71,29 @@ __device__ T finished(T sum, const Finish<T>& finish, size_t at) {
   return (backward ? decides <= 0 : decides < 0) ? T(0) : sum;
 }
 
-// Store of the sums of neighbouring columns from `col` on, added to what is there where they go
-// `onto` it; bias and activation once they are the `last`.
+// Stores the sums of neighbours, the first of them at row and `col`, and `stride` apart; added to
+// what is there where they go `onto` it; bias and activation once they are the `last`.
 template <class T, int width>
-__device__ void write(const Product<T>& p, const Tile& tile, uint32_t row, int col,
-                      Pack<T, width> sums, bool wide, bool onto, bool last) {
+__device__ void write(const Product<T>& p, const Tile& tile, uint32_t row, int col, bool is_tall,
+                      Pack<T, width> sums, bool at_once, bool onto, bool last) {
   const size_t at = static_cast<size_t>(tile.group * p.out_group + tile.part * p.out_part) + row +
                     static_cast<size_t>(col) * static_cast<size_t>(p.out_stride);
-  const int count = p.columns - col < width ? p.columns - col : width;
+  const size_t stride = is_tall ? 1 : static_cast<size_t>(p.out_stride);
+  const int all = p.columns - col;
+  const int count = is_tall ? (all > 0 ? width : 0) : all;
 #pragma unroll
   for (int v = 0; v < width; ++v) {
     if (v >= count) break;
-    const size_t here = at + static_cast<size_t>(v) * static_cast<size_t>(p.out_stride);
+    const size_t here = at + static_cast<size_t>(v) * stride;
     if (onto) sums.values[v] = p.out[here] + sums.values[v];
     if (last && p.finish.bias != nullptr) {
-      sums.values[v] = sums.values[v] + p.finish.bias[tile.group * p.columns + col + v];
+      const int channel = tile.group * p.columns + (is_tall ? col : col + v);
+      sums.values[v] = sums.values[v] + p.finish.bias[channel];
     }
     if (last) sums.values[v] = finished(sums.values[v], p.finish, here);
-    if (!wide) p.out[here] = sums.values[v];
+    if (!at_once) p.out[here] = sums.values[v];
   }
-  if (wide && count > 0) *reinterpret_cast<Pack<T, width>*>(p.out + at) = sums;
+  if (at_once && count > 0) *reinterpret_cast<Pack<T, width>*>(p.out + at) = sums;
 }
 
 template <class Multiply>
@@ -140,7 +102,9 @@ __global__ void __launch_bounds__(Multiply::kThreads, Multiply::kResident)
                    const __grid_constant__ Access access, const int row_tiles) {
   using T = typename Multiply::T;
   constexpr int kDepth = Multiply::kDepth, kThreads = Multiply::kThreads;
-  constexpr int kRows = Multiply::kRows, kCols = Multiply::kCols;
+  constexpr int kRows = Multiply::kRows, kCols = Multiply::kCols, kWidth = 16 / sizeof(T);
+  constexpr int kStages = Multiply::kStages, kAhead = kStages - 1;  // panels on their way
+  static_assert(kStages * kDepth <= kThreads);
   auto& scratch = shared_memory<Scratch<Multiply>>();
   const Tile tile = tile_of_block<Multiply>(p, row_tiles);
   const Phase& phase = p.phase[tile.phase];
@@ -151,66 +115,99 @@ __global__ void __launch_bounds__(Multiply::kThreads, Multiply::kResident)
   const int end = p.part_steps < all_steps - begin ? begin + p.part_steps : all_steps;
   const T* const left = p.left + tile.group * p.left_group;
   const T* const right = p.right + tile.group * p.right_group;
-  const auto write_steps = [&](int first, int until, Place* steps) {
-    if (threadIdx.x < kDepth) {
-      const int k = static_cast<int>(threadIdx.x);
-      steps[k] = place_of(phase.steps, first + k, until);
-    }
-  };
-  Share<T, kDepth, kRows, kThreads> left_share;
-  Share<T, kDepth, kCols, kThreads> right_share;
-  const auto fetch = [&](const Place* steps) {
-    left_share.fetch(access.left_along_steps, access.left_wide, [&](int k, int m) -> const T* {
-      const Place at = scratch.rows[m] + steps[k];
-      return inside(at, p.height, p.width) ? left + at.source : nullptr;
-    });
-    right_share.fetch(access.right_along_steps, access.right_wide, [&](int k, int n) -> const T* {
-      const int col = tile.first_col + n;
-      if (col >= p.columns || steps[k].row == kNowhere) return nullptr;
-      return right + steps[k].other +
-             static_cast<size_t>(col) * static_cast<size_t>(p.right_stride);
-    });
-  };
+  const auto thread = static_cast<int>(threadIdx.x);
 
-  for (int m = static_cast<int>(threadIdx.x); m < kRows; m += kThreads) {
+  for (int m = thread; m < kRows; m += kThreads) {
     scratch.rows[m] = place_of(phase.rows, tile.first_row + m, all_rows);
   }
+  __syncthreads();
+  Place own = {};
+  if constexpr (!Multiply::kBySteps) own = scratch.rows[own_row<Multiply>(access.left_wide)];
+
+  // Starts the copies of the panel whose steps are there.
+  const auto fetch = [&](int slot) {
+    auto& panel = scratch.panels[slot];
+    const Place* const steps = scratch.steps[slot];
+    const auto bring_left = [&](auto width, int k, int m) {
+      const Place at = (Multiply::kBySteps ? scratch.rows[m] : own) + steps[k];
+      const bool is_there = inside(at, p.height, p.width);
+      constexpr int kBytes = decltype(width)::value * sizeof(T);
+      copy_async<kBytes>(panel.left_at(k, m), left + (is_there ? at.source : 0), is_there);
+    };
+    const auto bring_right = [&](auto width, int k, int n) {
+      const int col = tile.first_col + n;
+      const bool is_there = col < p.columns && steps[k].row != kNowhere;
+      const size_t at =
+          steps[k].other + static_cast<size_t>(col) * static_cast<size_t>(p.right_stride);
+      constexpr int kBytes = decltype(width)::value * sizeof(T);
+      copy_async<kBytes>(&panel.right[k][n], right + (is_there ? at : 0), is_there);
+    };
+    constexpr std::integral_constant<int, kWidth> wide{};
+    constexpr std::integral_constant<int, 1> one{};
+    if (access.left_wide) {
+      each_share<kDepth, kRows, kThreads, kWidth, Multiply::kBySteps>(
+          [&](int k, int m) { bring_left(wide, k, m); });
+    } else {
+      each_share<kDepth, kRows, kThreads, 1, Multiply::kBySteps>(
+          [&](int k, int m) { bring_left(one, k, m); });
+    }
+    if (access.right_wide) {
+      each_share<kDepth, kCols, kThreads, kWidth, false>(
+          [&](int k, int n) { bring_right(wide, k, n); });
+    } else if (access.right_along_steps) {
+      each_share<kDepth, kCols, kThreads, 1, true>([&](int k, int n) { bring_right(one, k, n); });
+    } else {
+      each_share<kDepth, kCols, kThreads, 1, false>([&](int k, int n) { bring_right(one, k, n); });
+    }
+  };
+
   constexpr int kLongest = Multiply::kLongestSum;
-  if (threadIdx.x == 0) {
-    scratch.begin = begin;
-    scratch.end = end;
-  }
   int first = begin;
   do {
-    __syncthreads();
-    const bool is_cut = kLongest > 0 && kLongest < scratch.end - first;
-    const int until = is_cut ? first + kLongest : scratch.end;
-    write_steps(first, until, scratch.steps[0]);
+    const bool is_cut = kLongest > 0 && kLongest < end - first;
+    const int until = is_cut ? first + kLongest : end;
+    if (first > begin) __syncthreads();  // the panels before are read
+    if (thread < kStages * kDepth) {
+      scratch.steps[thread / kDepth][thread % kDepth] =
+          place_of(phase.steps, first + thread, until);
+    }
     __syncthreads();
     Multiply product;
-    if (first < until) fetch(scratch.steps[0]);
-    // The panels take turns: while one is multiplied, what comes into the other is on its way.
-    int turn = 0;
-    for (int k = first; k < until; k += kDepth, turn ^= 1) {
-      auto& panel = scratch.panels[turn];
-      left_share.template store<Multiply>(access.left_along_steps, access.left_wide, panel.left);
-      right_share.template store<Multiply>(access.right_along_steps, access.right_wide,
-                                           panel.right);
-      const bool more = k + kDepth < until;
-      if (more) write_steps(k + kDepth, until, scratch.steps[turn ^ 1]);
-      __syncthreads();
-      if (more) fetch(scratch.steps[turn ^ 1]);
-      product.add(panel);
+    // The first panels are only fetched.
+    int fetched = 0;
+    for (int k = first - kAhead * kDepth; k < until; k += kDepth) {
+      if (k >= first) {
+        wait_for_copies<kAhead - 1>();
+        __syncthreads();  // everybody's copies are there, and the panel before is read
+      }
+      if (k + kAhead * kDepth < until) fetch(fetched);
+      end_copy_group();
+      fetched = fetched + 1 == kStages ? 0 : fetched + 1;
+      if (k < first) continue;
+      // `fetched` is now the panel to multiply: its steps are no longer needed
+      if (thread < kDepth) {
+        scratch.steps[fetched][thread] =
+            place_of(phase.steps, k + kStages * kDepth + thread, until);
+      }
+      product.add(scratch.panels[fetched]);
     }
-    const bool onto = p.accumulate || (kLongest > 0 && until - kLongest > scratch.begin);
-    const bool last = kLongest == 0 || until >= scratch.end;
-    product.each([&](int row, int col, auto sums) {
+    const bool onto = p.accumulate || first > begin;
+    const bool last = until >= end;
+    const auto put = [&](int row, int col, bool is_tall, auto sums, bool at_once) {
       if (tile.first_row + row >= all_rows) return;
-      const uint32_t at = scratch.rows[row].other;
-      write(p, tile, at, tile.first_col + col, sums, access.out_wide, onto, last);
-    });
+      write(p, tile, scratch.rows[row].other, tile.first_col + col, is_tall, sums, at_once, onto,
+            last);
+    };
+    if (Multiply::kTall > 1 && access.out_tall) {
+      if constexpr (Multiply::kTall > 1) {
+        product.each_tall([&](int row, int col, auto sums) { put(row, col, true, sums, true); });
+      }
+    } else {
+      product.each(
+          [&](int row, int col, auto sums) { put(row, col, false, sums, access.out_wide); });
+    }
     first = until;
-  } while (kLongest > 0 && first < scratch.end);
+  } while (first < end);
 }
 
 template <class Multiply>
@@ -232,15 +229,19 @@ Status run(const Product<typename Multiply::T>& p, const Access& access, cudaStr
                 static_cast<int>(row_tiles_of<Multiply>(p)));
 }
 
-// Instantiated in product_float.cu, product_tf32.cu and product_double.cu.
-using FloatLarge64 = Fma<float, 8, kLargeRows, 64, 8, 4, 2>;
-using FloatLarge48 = Fma<float, 8, kLargeRows, 48, 8, 6, 3>;
-using FloatSmall = Fma<float, 16, kSmallTile, kSmallTile, 4, 4, 6>;
-using FloatNarrow = Fma<float, 8, 64, 4, 2, 4, 8>;  // few columns: 3 channels out
-using DoubleSmall = Fma<double, 16, kSmallTile, kSmallTile, 4, 4, 4>;
-using Tf32Large64 = Tf32<8, kLargeRows, 64, 2, 2, 3>;
-using Tf32Large48 = Tf32<8, kLargeRows, 48, 2, 2, 3>;
-using Tf32Small = Tf32<16, kSmallTile, kSmallTile, 1, 2, 6>;
+// All tiles are the work of 128 threads.
+template <int rows, int cols, int resident, bool by_steps>
+using FloatTile = Fma<float, 16, rows, cols, rows / 16, cols / 8, resident, 3, by_steps>;
+template <bool by_steps>
+using FloatSmall = Fma<float, 32, kSmallTile, kSmallTile, 4, 2, 6, 3, by_steps>;
+template <bool by_steps>
+using FloatNarrow = Fma<float, 16, 128, kNarrowColumns, 1, kNarrowColumns, 8, 3, by_steps>;
+template <bool by_steps>
+using DoubleSmall = Fma<double, 16, kSmallTile, kSmallTile, 4, 2, 4, 3, by_steps>;
+template <int cols, bool by_steps>
+using Tf32Large = Tf32<16, kLargeRows, cols, 2, 2, 3, 3, by_steps>;
+template <bool by_steps>
+using Tf32Small = Tf32<16, kSmallTile, kSmallTile, 2, 2, 6, 3, by_steps>;
 
 Status multiply_tf32(const Product<float>& product, const Access& access, cudaStream_t stream);
 

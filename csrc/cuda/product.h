@@ -49,18 +49,24 @@ struct Product {
 };
 
 // Which neighbours threads take, and whether 16 bytes at once: where memory is dense that way.
+// Sums go out by neighbouring columns (wide) or rows (tall).
 struct Access {
-  bool left_along_steps, left_wide, right_along_steps, right_wide, out_wide;
+  bool left_along_steps, left_wide, right_along_steps, right_wide, out_wide, out_tall;
 };
 
 Access access_of(const Product<float>& product);
 Access access_of(const Product<double>& product);
 
-constexpr int kSmallTile = 32;   // rows and columns
-constexpr int kLargeRows = 128;  // of a tile of 48 or 64 columns
+constexpr int kNarrowColumns = 4;
+constexpr int kSmallTile = 32;                     // rows and columns
+constexpr int kMediumRows = 64, kLargeRows = 128;  // of tiles of 32, 48 or 64 columns
 
-// Columns of the large tile that the product fills a GPU with, or 0 where small ones are better.
-int large_tile(const Product<float>& product);
+struct TileSize {
+  int rows, columns;
+};
+
+// The tile whose blocks are enough to fill a GPU; the smallest one where none are.
+TileSize tile_of(const Product<float>& product);
 
 // `tf32` rounds the factors and multiplies by tensor cores, in float and where the device has them.
 // The tile is chosen by the sizes alone and changes no bit.

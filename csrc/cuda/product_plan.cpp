@@ -7,7 +7,7 @@ namespace {
 
 // The digit that moves first: the last one of more than one value.
 int nearest_digit(const Line& line) {
-  return line.last > 1 ? 2 : (line.middle > 1 ? 1 : 0);
+  return line.last.by > 1 ? 2 : (line.middle.by > 1 ? 1 : 0);
 }
 
 // Elements from one index to the next, as far as they are one digit.
@@ -25,11 +25,15 @@ bool multiples(const Line& line, uint32_t Place::* offset, int width, int but = 
   return all;
 }
 
-// Whether `width` indices from a multiple of it on are neighbours in one pixel.
-bool comes_in_runs(const Line& line, int width) {
+// Whether `width` indices from a multiple of it on are neighbours.
+bool comes_in_runs(const Line& line, uint32_t Place::* offset, int width) {
+  return line.last.by % static_cast<uint32_t>(width) == 0 && line.step[2].*offset == 1 &&
+         multiples(line, offset, width, 2);
+}
+// And all of one pixel: they are inside or outside together.
+bool comes_in_pixels(const Line& line, int width) {
   const Place& step = line.step[2];
-  return line.last % width == 0 && step.source == 1 && step.row == 0 && step.col == 0 &&
-         multiples(line, &Place::source, width, 2);
+  return step.row == 0 && step.col == 0 && comes_in_runs(line, &Place::source, width);
 }
 
 template <class T>
@@ -39,7 +43,7 @@ bool aligned(const T* data, int64_t group, int width) {
 
 template <class T>
 Access decide(const Product<T>& p) {
-  constexpr int kWidth = 16 / sizeof(T);
+  constexpr int kWidth = 16 / sizeof(T), kTall = 4;
   const Phase& first = p.phase[0];
   Access access;
   access.left_along_steps =
@@ -48,31 +52,37 @@ Access decide(const Product<T>& p) {
   access.left_wide = aligned(p.left, p.left_group, kWidth);
   access.right_wide = !access.right_along_steps && p.right_stride == 1 && p.columns % kWidth == 0 &&
                       aligned(p.right, p.right_group, kWidth);
-  access.out_wide = p.out_stride == 1 && p.columns % 4 == 0 && !p.accumulate &&
-                    aligned(p.out, p.out_group, 4) && p.out_part % 4 == 0;
+  const bool out_aligned = aligned(p.out, p.out_group, 4) && p.out_part % 4 == 0;
+  access.out_wide = p.out_stride == 1 && p.columns % 4 == 0 && out_aligned;
+  access.out_tall = p.out_stride % kTall == 0 && out_aligned;
   for (int i = 0; i < p.phases; ++i) {
     const Line &rows = p.phase[i].rows, &steps = p.phase[i].steps;
     const Line& runs = access.left_along_steps ? steps : rows;
     const Line& others = access.left_along_steps ? rows : steps;
-    access.left_wide = access.left_wide && comes_in_runs(runs, kWidth) &&
+    access.left_wide = access.left_wide && comes_in_pixels(runs, kWidth) &&
                        multiples(others, &Place::source, kWidth);
     access.right_wide = access.right_wide && multiples(steps, &Place::other, kWidth);
     access.out_wide = access.out_wide && multiples(rows, &Place::other, 4);
+    access.out_tall = access.out_tall && comes_in_runs(rows, &Place::other, kTall);
   }
   return access;
 }
 
-// Blocks from which large tiles fill a GPU (two for each of 132 multiprocessors); with fewer, small
-// tiles make more of them.
-constexpr int64_t kEnoughBlocks = 264;
+// A GPU of 132 multiprocessors has work for two, or for four, large blocks on each; with fewer,
+// smaller tiles make more of them.
+constexpr int64_t kMultiprocessors = 132;
 
-// Of 48 and 64 the one that leaves fewer columns empty.
-int columns_of_large(int64_t columns) {
-  return ceil_div(columns, 48) * 48 < ceil_div(columns, 64) * 64 ? 48 : 64;
+// Of 64, 48 and 32 the one that leaves the fewest columns empty.
+int columns_of_tile(int64_t columns) {
+  int best = 64;
+  for (const int each : {48, 32}) {
+    if (ceil_div(columns, each) * each < ceil_div(columns, best) * best) best = each;
+  }
+  return best;
 }
 
-bool suits_large(int64_t rows, int64_t columns) {
-  return rows > kLargeRows / 2 && columns > kSmallTile;
+int64_t tiles_of(int64_t rows, int64_t columns, const TileSize& tile) {
+  return ceil_div(rows, tile.rows) * ceil_div(columns, tile.columns);
 }
 
 }  // namespace
@@ -84,26 +94,33 @@ Access access_of(const Product<double>& product) {
   return decide(product);
 }
 
-int large_tile(const Product<float>& p) {
+TileSize tile_of(const Product<float>& p) {
   int64_t rows = 0;
   for (int i = 0; i < p.phases; ++i) rows = larger(rows, p.phase[i].rows.count);
-  const int columns = columns_of_large(p.columns);
-  const int64_t blocks =
-      ceil_div(rows, kLargeRows) * ceil_div(p.columns, columns) * p.groups * p.parts * p.phases;
-  return suits_large(rows, p.columns) && blocks >= kEnoughBlocks ? columns : 0;
+  const int columns = columns_of_tile(p.columns);
+  const int64_t times = static_cast<int64_t>(p.groups) * p.parts * p.phases;
+  const TileSize large{kLargeRows, columns}, medium{kMediumRows, 48};
+  if (tiles_of(rows, p.columns, large) * times >= 2 * kMultiprocessors) return large;
+  if (columns > kSmallTile && tiles_of(rows, p.columns, medium) * times >= kMultiprocessors) {
+    return medium;
+  }
+  return {kSmallTile, kSmallTile};
 }
 
 int32_t parts_of(int64_t rows, int64_t columns, int64_t groups, int64_t steps) {
-  constexpr int64_t kManySteps = 512, kFewestSteps = 128, kMostParts = 512;
-  if (suits_large(rows, columns)) {
-    const int64_t tiles =
-        ceil_div(rows, kLargeRows) * ceil_div(columns, columns_of_large(columns)) * groups;
-    const int64_t wanted = ceil_div(kEnoughBlocks, tiles);
-    if (steps >= wanted * kManySteps) return static_cast<int32_t>(wanted);
+  constexpr int64_t kFewestSteps = 128, kMostParts = 512, kBlocks = 4 * kMultiprocessors;
+  const auto parts = [&](const TileSize& tile, int64_t fewest_steps) {
+    const int64_t tiles = tiles_of(rows, columns, tile) * groups;
+    return smaller(ceil_div(kBlocks, tiles), ceil_div(steps, fewest_steps));
+  };
+  const TileSize large{kLargeRows, columns_of_tile(columns)};
+  const int64_t of_large = parts(large, 2 * kFewestSteps);
+  if (rows > kMediumRows &&
+      tiles_of(rows, columns, large) * groups * of_large >= 2 * kMultiprocessors) {
+    return static_cast<int32_t>(smaller(of_large, kMostParts));
   }
-  const int64_t tiles = ceil_div(rows, kSmallTile) * ceil_div(columns, kSmallTile) * groups;
-  const int64_t wanted = smaller(ceil_div(2 * kEnoughBlocks, tiles), ceil_div(steps, kFewestSteps));
-  return static_cast<int32_t>(larger(1, smaller(wanted, kMostParts)));
+  return static_cast<int32_t>(
+      larger(1, smaller(parts({kSmallTile, kSmallTile}, kFewestSteps), kMostParts)));
 }
 
 }  // namespace pydenoise::cuda

@@ -104,15 +104,18 @@ class Library:
         self._module.matmul(*operands, *where)
 
     def conv2d(self, *operands: Any) -> None:
-        self._convolve(self._module.conv2d, *operands)
+        self._convolve("conv2d", *operands)
 
     def conv2d_grad_input(self, *operands: Any) -> None:
-        self._convolve(self._module.conv2d_grad_input, *operands)
+        self._convolve("conv2d_grad_input", *operands)
 
-    def _convolve(self, entry: Callable[..., None], *operands: Any) -> None:
-        *pictures, _, activation, slope, output = operands
-        where = queue_of(operands[1].device)
-        entry(*pictures, tf32.get(), activation, slope, output, *where)
+    def _convolve(self, name: str, is_double: bool, dest: Tensor, *rest: Any) -> None:
+        *pictures, shape, _, activation, slope, output = rest
+        count = getattr(self._module, f"{name}_workspace")(is_double, shape)
+        scratch = _scratch(dest, count) if count else None
+        finish = tf32.get(), activation, slope, output
+        where = queue_of(dest.device)
+        getattr(self._module, name)(is_double, dest, *pictures, shape, *finish, scratch, *where)
 
     def conv2d_grad_weight(self, is_double: bool, dest: Tensor, *rest: Any) -> None:
         count = self._module.conv2d_grad_weight_workspace(is_double, rest[-2])

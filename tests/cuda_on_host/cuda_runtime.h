@@ -71,6 +71,13 @@ struct Fiber {
   Wait wait = Wait::kEnd;
 };
 
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes;
+  bool is_there;
+};
+
 struct Machine {
   std::vector<std::unique_ptr<Fiber>> fibers;
   Fiber scheduler;
@@ -79,6 +86,7 @@ struct Machine {
   std::vector<unsigned char> shared;
   std::vector<std::vector<float>> exchange[2];  // of each warp, by turns: what mma's threads hold
   std::vector<int> exchanges;                   // of each thread
+  std::vector<std::vector<std::vector<Copy>>> copies;  // of each thread, in groups, the last open
   int order = 0;
   const char* fault = nullptr;
 };
@@ -155,6 +163,7 @@ inline Wait run_warp(size_t first, const std::vector<size_t>& lanes) {
 }
 
 inline void run_block(size_t threads) {
+  machine.copies.assign(threads, {{}});
   std::fill(machine.shared.begin(), machine.shared.end(), 0xff);  // NaN, and indices of nowhere
   const std::vector<size_t> warps = in_order((threads + kWarp - 1) / kWarp);
   std::vector<std::vector<size_t>> lanes;
@@ -208,6 +217,31 @@ inline void* shared_memory(size_t bytes) {
     std::abort();
   }
   return machine.shared.data();
+}
+
+// Copies are made when they are waited for, no sooner.
+inline void copy_async(void* to, const void* from, size_t bytes, bool is_there) {
+  const auto misplaced = [=](const void* at) { return reinterpret_cast<uintptr_t>(at) % bytes; };
+  if (misplaced(to) != 0 || (is_there && misplaced(from) != 0)) {
+    std::fputs("cuda_on_host: a copy from or to an odd address\n", stderr);
+    std::abort();
+  }
+  machine.copies[threadIdx.x].back().push_back({to, from, bytes, is_there});
+}
+inline void end_copy_group() {
+  machine.copies[threadIdx.x].emplace_back();
+}
+inline void wait_for_copies(size_t but) {
+  auto& groups = machine.copies[threadIdx.x];
+  while (groups.size() > but + 1) {
+    for (const Copy& copy : groups.front()) {
+      if (copy.is_there)
+        std::memcpy(copy.to, copy.from, copy.bytes);
+      else
+        std::memset(copy.to, 0, copy.bytes);
+    }
+    groups.erase(groups.begin());
+  }
 }
 
 inline uint32_t float_as_uint(float value) {
