@@ -58,10 +58,10 @@ if ! chosen tests; then
   :
 elif "$python" -c "import pytest, hypothesis" 2>/dev/null; then
   workers=$("$python" -c "import xdist" 2>/dev/null && echo "-n 8")
-  cases="tests/test_cuda.py tests/test_ops_*.py tests/test_nn.py tests/test_fusion.py tests/test_gradients.py"
+  cases="nn fusion gradients optim losses trajectory winograd tiles"
   # shellcheck disable=SC2086
-  part tests 110 "$python" -m pytest -q --tb=short --maxfail=40 -p no:cacheprovider $workers \
-    -k "cuda and not host" $cases tests/test_optim.py
+  part tests 150 "$python" -m pytest -q --tb=short --maxfail=40 -p no:cacheprovider $workers \
+    -k "cuda and not host" tests/test_cuda.py tests/test_ops_*.py $(printf "tests/test_%s.py " $cases)
 else
   note tests "not run: pytest and hypothesis are not installed for $python"
 fi
