@@ -103,7 +103,7 @@ class DeviceSteps(Steps):
         self._optimizer.zero_grad()
         self._average.update(rule[ops.RULE_NUMBERS].to(self._weights.dtype))
         (loss,) = deferred.numbers
-        outcome = torch.cat([loss, self._weights.sum().double().view(1)])
+        outcome = torch.cat([loss, self._weights.sum(0, keepdim=True, dtype=torch.float64)])
         self._outcomes.index_copy_(0, self._row, outcome.view(1, 2))
         self._row.add_(1)
 

@@ -13,11 +13,12 @@ struct Sums {
   T of_thread[kThreads];
 };
 
-// out[i] (+)= parts[0][i] + parts[1][i] + ...: kTogether elements a block, and of each the parts in
-// kThreads / kTogether sums, which are then added in order.
-template <class T, class Part>
+// out[place(i)] (+)= parts[0][i] + parts[1][i] + ...: kTogether elements a block, and of each the
+// parts in kThreads / kTogether sums, which are then added in order.
+template <class T, class Part, class At>
 __global__ void __launch_bounds__(kThreads)
-    add_parts_kernel(T* out, const Part* parts, int count, int64_t size, bool accumulate) {
+    add_parts_kernel(T* out, const Part* parts, int count, int64_t size, const At place,
+                     bool accumulate) {
   constexpr int kLanes = kThreads / kTogether;
   const int lane = static_cast<int>(threadIdx.x) / kTogether;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kTogether + threadIdx.x % kTogether;
@@ -27,15 +28,25 @@ __global__ void __launch_bounds__(kThreads)
     for (int part = lane; part < count; part += kLanes) sum += parts[part * size + i];
   }
   sum = sum_of_columns(shared_memory<Sums<Part>>().of_thread, kThreads, kTogether, sum);
-  if (lane == 0 && i < size) out[i] = static_cast<T>(accumulate ? out[i] + sum : sum);
+  if (lane > 0 || i >= size) return;
+  T& element = out[place(static_cast<uint32_t>(i))];
+  element = static_cast<T>(accumulate ? element + sum : sum);
 }
 
-template <class T, class Part>
-Status add_parts(T* out, const Part* parts, int count, int64_t size, bool accumulate,
-                 cudaStream_t stream) {
-  return launch(add_parts_kernel<T, Part>, ceil_div(size, kTogether), kThreads, sizeof(Sums<Part>),
-                stream, out, parts, count, size, accumulate);
+template <class T, class Part, class At>
+Status add_parts(T* out, const Part* parts, int count, int64_t size, const At& place,
+                 bool accumulate, cudaStream_t stream) {
+  return launch(add_parts_kernel<T, Part, At>, ceil_div(size, kTogether), kThreads,
+                sizeof(Sums<Part>), stream, out, parts, count, size, place, accumulate);
 }
+
+struct InOrder {
+  __device__ uint32_t operator()(uint32_t i) const { return i; }
+};
+struct Unpack {
+  Unpacked from;
+  __device__ uint32_t operator()(uint32_t i) const { return unpacked_index(from, i); }
+};
 
 int32_t weight_parts(const ConvShape& s) {
   return parts_of(s.group_in_channels() * s.taps(), s.group_out_channels(), s.groups,
@@ -89,9 +100,10 @@ int64_t conv2d_grad_weight_workspace(const ConvShape& s) {
 template <class T>
 Status conv2d_grad_weight(T* grad_weight, Pictures<const T> grad_output, Pictures<const T> input,
                           T* workspace, const ConvShape& s, bool accumulate, cudaStream_t stream) {
+  // The parts are packed, so that neighbouring columns of a row are neighbours there too.
   const Direction forward{
       s, false, dense_strides(s.in_channels, s.in_h, s.in_w, input.channels_last),
-      dense_strides(s.out_channels, s.out_h, s.out_w, grad_output.channels_last)};
+      dense_strides(s.out_channels, s.out_h, s.out_w, grad_output.channels_last), true};
   const Phase convolution = phase_of(forward, 0);
   const int64_t pixels = s.batch * s.out_pixels(), channels = s.group_out_channels();
   Product<T> p;
@@ -106,7 +118,7 @@ Status conv2d_grad_weight(T* grad_weight, Pictures<const T> grad_output, Picture
   p.groups = static_cast<int32_t>(s.groups);
   p.left_group = s.group_in_channels() * forward.source.c;
   p.right_group = channels * forward.dest.c;
-  p.out_group = channels * forward.weight_dest_stride();
+  p.out_group = s.group_in_channels() * s.taps() * channels;
   p.parts = weight_parts(s);
   // whole panels, but not beyond what 32 bits hold when the last part begins
   p.part_steps = static_cast<int32_t>(ceil_div(ceil_div(pixels, p.parts), 16) * 16);
@@ -114,7 +126,8 @@ Status conv2d_grad_weight(T* grad_weight, Pictures<const T> grad_output, Picture
   p.phase[0] = {convolution.steps, convolution.rows};  // weights are rows, pixels steps
   const Status status = multiply(p, false, stream);
   if (status != cudaSuccess) return status;
-  return add_parts(grad_weight, workspace, p.parts, p.out_part, accumulate, stream);
+  return add_parts(grad_weight, workspace, p.parts, p.out_part, Unpack{unpacked(forward)},
+                   accumulate, stream);
 }
 
 int64_t conv2d_grad_bias_workspace(int64_t batch, int64_t channels, int64_t pixels) {
@@ -132,7 +145,8 @@ Status conv2d_grad_bias(T* grad_bias, Pictures<const T> grad_output, double* wor
                                static_cast<uint32_t>(pixels), static_cast<uint32_t>(channels),
                                static_cast<uint32_t>(parts), grad_output.channels_last);
   if (status != cudaSuccess) return status;
-  return add_parts(grad_bias, workspace, static_cast<int>(parts), channels, accumulate, stream);
+  return add_parts(grad_bias, workspace, static_cast<int>(parts), channels, InOrder{}, accumulate,
+                   stream);
 }
 
 #define PYDENOISE_INSTANTIATE(T)                                                              \

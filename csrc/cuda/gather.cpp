@@ -81,6 +81,18 @@ Phase phase_of(const Direction& d, int64_t phase) {
           terms_of(rows, cols, d.source_channels(), d.source, weight)};
 }
 
+Unpacked unpacked(const Direction& d) {
+  const auto narrow = [](int64_t number) { return static_cast<uint32_t>(number); };
+  const Direction plain{d.shape, d.mirrored, d.source, d.dest};
+  const int64_t taps = d.shape.taps();
+  return {divisor(narrow(d.dest_channels())),
+          divisor(narrow(d.source_channels())),
+          divisor(narrow(taps)),
+          narrow(taps * d.source_channels() * d.dest_channels()),
+          narrow(plain.weight_source_stride()),
+          narrow(plain.weight_dest_stride())};
+}
+
 Phase im2col_phase(const ConvShape& s, const Strides& input) {
   const GatherAxis rows = forward_rows(s), cols = forward_cols(s);
   const int64_t pixels = s.out_pixels(), taps = s.taps();

@@ -118,6 +118,19 @@ struct Direction {
   GatherAxis cols(int64_t phase) const;
 };
 
+// Where packed weights lie in the layers' order: (group, tap, source, dest) to (out, in, tap).
+struct Unpacked {
+  Divisor dest, source, taps;
+  uint32_t group, source_stride, dest_stride;
+};
+Unpacked unpacked(const Direction& direction);
+PYDENOISE_HOST_DEVICE inline uint32_t unpacked_index(const Unpacked& u, uint32_t packed) {
+  const uint32_t rest = quotient(packed, u.dest), above = quotient(rest, u.source);
+  const uint32_t group = quotient(above, u.taps);
+  return group * u.group + (packed - rest * u.dest.by) * u.dest_stride +
+         (rest - above * u.source.by) * u.source_stride + (above - group * u.taps.by);
+}
+
 // Destination positions (picture, y, x) of one phase; `other` is the element of dest.
 Line positions_of(const GatherAxis& rows, const GatherAxis& cols, int64_t batch,
                   const Strides& source, const Strides& dest);

@@ -47,8 +47,7 @@ struct Fma {
   T sums[thread_rows][thread_cols] = {};
 
   __device__ void add(const Panel& panel) {
-    constexpr int kRun = by_steps ? 16 / sizeof(T) : 1;
-#pragma unroll(by_steps ? 1 : 2)
+#pragma unroll(kUnroll)
     for (int k = 0; k < kDepth; k += kRun) {
       T left[thread_rows][kRun];
       if constexpr (by_steps) {
@@ -112,6 +111,9 @@ struct Fma {
       by_steps || thread_rows % 2 != 0 ? 1 : (thread_rows % 4 == 0 ? 4 : 2);
 
  private:
+  static constexpr int kRun = by_steps ? 16 / sizeof(T) : 1;  // steps read at once
+  // Reads on their way while sums are made, as many as registers allow.
+  static constexpr int kUnroll = (thread_rows * thread_cols < 16 ? 4 : 2) / (by_steps ? 2 : 1);
   static constexpr int kWide = thread_cols % 4 == 0 ? 4 : 2;
 
   // A thread's rows and columns are runs, far apart: neighbours' runs then lie side by side in the

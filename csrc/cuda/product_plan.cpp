@@ -68,9 +68,8 @@ Access decide(const Product<T>& p) {
   return access;
 }
 
-// A GPU of 132 multiprocessors has work for two, or for four, large blocks on each; with fewer,
-// smaller tiles make more of them.
-constexpr int64_t kMultiprocessors = 132;
+// Of a GPU: with fewer blocks than enough for each, smaller tiles make more of them.
+constexpr int64_t kMultiprocessors = 132, kEnoughBlocks = 200;
 
 // Of 64, 48 and 32 the one that leaves the fewest columns empty.
 int columns_of_tile(int64_t columns) {
@@ -97,30 +96,30 @@ Access access_of(const Product<double>& product) {
 TileSize tile_of(const Product<float>& p) {
   int64_t rows = 0;
   for (int i = 0; i < p.phases; ++i) rows = larger(rows, p.phase[i].rows.count);
-  const int columns = columns_of_tile(p.columns);
   const int64_t times = static_cast<int64_t>(p.groups) * p.parts * p.phases;
-  const TileSize large{kLargeRows, columns}, medium{kMediumRows, 48};
-  if (tiles_of(rows, p.columns, large) * times >= 2 * kMultiprocessors) return large;
-  if (columns > kSmallTile && tiles_of(rows, p.columns, medium) * times >= kMultiprocessors) {
+  const TileSize large{kLargeRows, columns_of_tile(p.columns)}, medium{kMediumRows, 48};
+  if (rows > kMediumRows && tiles_of(rows, p.columns, large) * times >= kEnoughBlocks) {
+    return large;
+  }
+  if (rows > kSmallTile && large.columns > kSmallTile &&
+      tiles_of(rows, p.columns, medium) * times >= kMultiprocessors) {
     return medium;
   }
   return {kSmallTile, kSmallTile};
 }
 
 int32_t parts_of(int64_t rows, int64_t columns, int64_t groups, int64_t steps) {
-  constexpr int64_t kFewestSteps = 128, kMostParts = 512, kBlocks = 4 * kMultiprocessors;
+  constexpr int64_t kBlocks = 4 * kMultiprocessors, kMostParts = 512;
   const auto parts = [&](const TileSize& tile, int64_t fewest_steps) {
     const int64_t tiles = tiles_of(rows, columns, tile) * groups;
-    return smaller(ceil_div(kBlocks, tiles), ceil_div(steps, fewest_steps));
+    const int64_t found = smaller(ceil_div(kBlocks, tiles), ceil_div(steps, fewest_steps));
+    return larger(1, smaller(found, kMostParts));
   };
   const TileSize large{kLargeRows, columns_of_tile(columns)};
-  const int64_t of_large = parts(large, 2 * kFewestSteps);
-  if (rows > kMediumRows &&
-      tiles_of(rows, columns, large) * groups * of_large >= 2 * kMultiprocessors) {
-    return static_cast<int32_t>(smaller(of_large, kMostParts));
-  }
-  return static_cast<int32_t>(
-      larger(1, smaller(parts({kSmallTile, kSmallTile}, kFewestSteps), kMostParts)));
+  const int64_t of_large = parts(large, 256);
+  const bool is_enough = tiles_of(rows, columns, large) * groups * of_large >= kEnoughBlocks;
+  if (rows > kMediumRows && is_enough) return static_cast<int32_t>(of_large);
+  return static_cast<int32_t>(parts({kSmallTile, kSmallTile}, 128));
 }
 
 }  // namespace pydenoise::cuda

@@ -35,7 +35,7 @@ class ResidentTensors:
     """Pairs of two uint8 tensors (N, C, H, W)."""
 
     def __init__(self, first: Tensor, second: Tensor, device: torch.device) -> None:
-        self._pictures = first.to(device), second.to(device)
+        self._levels = torch.stack([first.to(device), second.to(device)])
         # by a number, a GPU multiplies with its reciprocal: other bits
         self._full = torch.full((), 255.0, device=device)
 
@@ -44,10 +44,7 @@ class ResidentTensors:
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Float batches on the scale 0..1."""
-        source, target = (
-            levels.index_select(0, rows).to(torch.float32).div(self._full)
-            for levels in self._pictures
-        )
+        source, target = self._levels.index_select(1, rows).div(self._full)
         return source, target
 
 

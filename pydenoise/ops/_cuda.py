@@ -43,6 +43,9 @@ _of_thread = _OfThread()
 class Deferred:
     """Scope in which the calling thread waits for no number of the device.
 
+    While a CUDA graph is captured inside, gradients of weights and of biases each get a branch of
+    their own beside that of the inputs, up to an optimizer's step or the end of the scope.
+
     Attributes
     ----------
     numbers : list of Tensor (1,), float64
@@ -57,6 +60,8 @@ class Deferred:
     def __init__(self, rule: Tensor | None = None) -> None:
         self.numbers: list[Tensor] = []
         self.rule = rule
+        self._branches: dict[str, torch.cuda.Stream] = {}
+        self._held: list[object] = []
 
     def __enter__(self) -> Deferred:
         self._outer = _of_thread.deferred
@@ -70,11 +75,39 @@ class Deferred:
         trace: TracebackType | None,
     ) -> None:
         _of_thread.deferred = self._outer
+        if error is None:
+            self.join()
+        self._forget()
+
+    def branch(self, name: str, device: torch.device, *held: object) -> tuple[int, int]:
+        """Where to work beside what comes next; keeps what is read there from being used again."""
+        if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
+            return queue_of(device)
+        if name not in self._branches:
+            self._branches[name] = torch.cuda.Stream(device)
+        self._branches[name].wait_stream(torch.cuda.current_stream(device))
+        self._held += held
+        return device.index or 0, self._branches[name].cuda_stream
+
+    def join(self) -> None:
+        """Let what comes next wait for all branches."""
+        for stream in self._branches.values():
+            torch.cuda.current_stream(stream.device).wait_stream(stream)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._branches.clear()
+        self._held.clear()
 
 
 def is_deferring() -> bool:
     """True inside a `Deferred` of the calling thread."""
     return _of_thread.deferred is not None
+
+
+def _branch(name: str, device: torch.device, *held: object) -> tuple[int, int]:
+    deferred = _of_thread.deferred
+    return queue_of(device) if deferred is None else deferred.branch(name, device, *held)
 
 
 def queue_of(device: torch.device) -> tuple[int, int]:
@@ -120,13 +153,13 @@ class Library:
     def conv2d_grad_weight(self, is_double: bool, dest: Tensor, *rest: Any) -> None:
         count = self._module.conv2d_grad_weight_workspace(is_double, rest[-2])
         scratch = _scratch(dest, count)
-        where = queue_of(dest.device)
+        where = _branch("weight", dest.device, scratch, *rest)
         self._module.conv2d_grad_weight(is_double, dest, *rest, scratch, *where)
 
     def conv2d_grad_bias(self, is_double: bool, dest: Tensor, *rest: Any) -> None:
         count = self._module.conv2d_grad_bias_workspace(is_double, rest[-2])
         scratch = _scratch(dest, count)
-        where = queue_of(dest.device)
+        where = _branch("bias", dest.device, scratch, *rest)
         self._module.conv2d_grad_bias(is_double, dest, *rest, scratch, *where)
 
     def mse_loss(self, is_double: bool, input: Tensor, target: Tensor) -> float:
@@ -180,8 +213,10 @@ def _scratch(like: Tensor, nbytes: int) -> Tensor:
 
 def _rule(numbers: Sequence[float], device: torch.device) -> Tensor:
     deferred = _of_thread.deferred
-    if deferred is not None and deferred.rule is not None:
-        return deferred.rule
+    if deferred is not None:
+        deferred.join()
+        if deferred.rule is not None:
+            return deferred.rule
     return torch.tensor(rule_row(numbers), dtype=torch.float64).to(device)
 
 

@@ -96,8 +96,12 @@ class DeviceTape(Tape):
     def record(self, function: Callable[..., _Result], *pictures: Tensor) -> _Result:
         result = function(*pictures)
         self._places = self._watched_places()
-        with self._deferred:
-            graph = captured(lambda: function(*self._pictures), pictures[0].device)
+
+        def deferred() -> None:
+            with self._deferred:
+                function(*self._pictures)
+
+        graph = captured(deferred, pictures[0].device)
         if graph is not None:
             self._graph = graph
             self.is_whole = True
