@@ -18,11 +18,12 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pydenoise import playback
-from pydenoise.inference import evaluate
+from pydenoise.inference import denoise, evaluate
 from pydenoise.nn import Module
 from pydenoise.objectives import Noise2Noise, Objective
 from pydenoise.optim import SGD, Adam, AdamW, Optimizer, Schedule, constant
@@ -128,7 +129,8 @@ def train(
     TypeError, ValueError
         For an empty source or an argument outside its range, before anything is trained.
     TrainingDiverged
-        When the loss or a weight is no longer finite.
+        When the loss or a weight is no longer finite, or the trained model makes numbers of a
+        batch that are not: no loss has seen the weights of the last step.
 
     Notes
     -----
@@ -174,12 +176,16 @@ def train(
                 plan.fit(step, diary.seconds(), time_limit)
             if step == plan.steps:
                 break
+        latest = averaged.exchange()
+        unseen, _ = pairs.batch(np.arange(min(batch_size, len(pairs))), epochs)
+        if not denoise(model, unseen.to(weights.device)).isfinite().all():
+            weights.copy_(latest)
+            raise TrainingDiverged("the result is not finite", step, lr)
     except BaseException:
         model.zero_grad()
         raise
     finally:
         optimizer.lr = base_lr
-    averaged.exchange()
     return diary.result()
 
 

@@ -206,6 +206,16 @@ def test_weights_that_are_no_numbers_stop_it(model: nn.Sequential) -> None:
         train(model, Scenes(), epochs=1, optimizer=Careless(model, 0.1))
 
 
+def test_weights_of_the_last_step_are_looked_at_too(model: nn.Sequential) -> None:
+    """They are finite, and no loss is computed with them any more."""
+    optimizer = Watched(model, 1e30)
+    with pytest.raises(TrainingDiverged, match=r"the result is not finite at step 1 .* smaller"):
+        train(model, Scenes(), epochs=1, batch_size=40, optimizer=optimizer, average=0.5)
+    (after,) = optimizer.weights
+    assert after.isfinite().all() and torch.equal(weights(model), after)
+    assert keeps_nothing(model)
+
+
 def test_gradients_do_not_outlive_a_failed_update(model: nn.Sequential) -> None:
     class Failing(optim.SGD):
         def step(self) -> None:
