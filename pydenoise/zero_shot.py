@@ -23,6 +23,7 @@ from pydenoise.steps import TrainingDiverged
 from pydenoise.tiles import bands
 
 _SAMPLED = 2**23
+_FEWEST_STEPS = 150
 
 Progress = Callable[[Mapping[str, Any]], None]
 
@@ -33,6 +34,10 @@ class Recipe(NamedTuple):
     Attributes
     ----------
     steps : int
+        Of large pictures.
+    full : int
+        Pixels, of all pages together, of the smallest of these. With fewer, steps fall as the
+        cube of a side, to 150: what is seen too often is learned by heart.
     side : int, optional
         Of the square crop that each step sees; a whole page, in turn, if None.
     lr : float
@@ -48,6 +53,7 @@ class Recipe(NamedTuple):
     """
 
     steps: int
+    full: int
     side: int | None
     lr: float
     schedule: optim.Schedule
@@ -55,15 +61,28 @@ class Recipe(NamedTuple):
     dilations: tuple[int, ...]
     turns: int
 
+    def suited(self, picture: Picture) -> Recipe:
+        """The recipe with the steps that a picture or stack is worth."""
+        share = min(1.0, picture.samples[..., 0].size / self.full) ** 1.5
+        steps = max(_FEWEST_STEPS, round(share * self.steps))
+        return self._replace(steps=min(self.steps, steps))
+
 
 RECIPES = {
-    "fast": Recipe(2000, 64, 4e-3, optim.cosine(0.1), 0.99, (1, 2, 2), 8),
-    "paper": Recipe(2000, None, 1e-3, lambda done: 0.5 if done >= 0.75 else 1.0, 0.999, (1, 1), 1),
+    "fast": Recipe(2000, 128**2, 64, 4e-3, optim.cosine(0.1), 0.99, (1, 2, 2), 8),
+    "paper": Recipe(
+        2000, 1, None, 1e-3, lambda done: 0.5 if done >= 0.75 else 1.0, 0.999, (1, 1), 1
+    ),
 }
 """`paper` is that of Mansour and Heckel. `fast` takes an eighth of its arithmetic on a picture of
 256x256 pixels, and the less the larger the picture: crops teach as well as the whole, and many
 small steps more than few large ones. What it saves it spends on a third layer, with gaps between
 the taps: the paper's network sees too little of an even area to make it even.
+
+Small pictures are soon learned by heart. Crops of scikit-image's photographs at sigma 25 came to,
+in the mean, with 100, 200, 400 and 2000 steps: of 16x16 pixels 22.6, 22.6, 22.6 and 22.7 dB, of
+32x32 26.4, 26.1, 24.7 and 24.4 dB; of 48x48 with 100, 200, 300 and 600: 27.5, 29.1, 27.4, 24.2 dB;
+of 64x64 with 250, 500 and 1000: 26.4, 24.2, 22.8 dB; of 96x96 with 1125 and 2000: 26.8, 26.4 dB.
 """
 
 
@@ -147,7 +166,7 @@ def fit(
         `pydenoise.models.zero_shot`, in eval mode. It predicts the noise of tensors on the scale
         on which `value_range` is 0 to 1.
     """
-    recipe = _recipe(recipe)
+    recipe = _recipe(recipe).suited(picture)
     model = models.zero_shot(picture.colours, dilations=recipe.dilations, seed=seed)
     objective = ZeroShot()
     rule = optim.Adam(model.parameters(), recipe.lr, betas=(0.9, recipe.beta2))

@@ -288,6 +288,26 @@ def test_a_large_page_goes_band_by_band(
     np.testing.assert_allclose(banded, whole, rtol=0, atol=1e-6)
 
 
+def test_small_pictures_take_fewer_steps() -> None:
+    fast, paper = zero_shot.RECIPES["fast"], zero_shot.RECIPES["paper"]
+    for pages, height, width, steps in (
+        (1, 16, 16, 150),
+        (1, 32, 32, 150),
+        (4, 32, 32, 250),
+        (1, 64, 64, 250),
+        (1, 128, 128, 2000),
+        (1, 64, 300, 2000),
+        (3, 512, 512, 2000),
+    ):
+        picture = Picture(np.zeros((pages, height, width, 3), np.uint8))
+        assert fast.suited(picture) == fast._replace(steps=steps)
+        assert paper.suited(picture) == paper
+        assert SHORT.suited(picture) == SHORT
+    told: list[Any] = []
+    zero_shot.fit(Picture.of(noisy((16, 16))), (0, 1), progress=told.append)
+    assert len(told) == told[-1]["steps"] == 150
+
+
 def test_what_is_refused() -> None:
     picture = Picture.of(noisy((8, 8)))
     with pytest.raises(ValueError, match="unknown recipe 'slow'; known are fast, paper"):
