@@ -300,7 +300,8 @@ class _Diary:
         self._pictures += pictures
         self._epoch_pictures += pictures
         self._epoch_loss += loss * pictures
-        if self._progress and now - self._reported >= _SECONDS_BETWEEN_REPORTS:
+        is_due = now - self._reported >= _SECONDS_BETWEEN_REPORTS
+        if self._progress and is_due and step < self._plan.steps:  # the end is told of once
             self._reported = now
             self._progress(self._record() | self._outlook())
 

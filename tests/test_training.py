@@ -121,6 +121,14 @@ def test_it_learns_from_noisy_pairs_alone(tmp_path: Path) -> None:
     assert reports[-1]["seconds_left"] == 0
 
 
+def test_the_end_is_told_of_once(model: nn.Sequential, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pydenoise.training._SECONDS_BETWEEN_REPORTS", 0.0)
+    told: list[dict[str, Any]] = []
+    rule = optim.SGD(model, 0.1)
+    train(model, Scenes(8), epochs=1, batch_size=2, optimizer=rule, progress=told.append)
+    assert [record["step"] for record in told] == [1, 2, 3, 4]
+
+
 def test_loss_of_the_log_is_the_mean_over_pictures() -> None:
     """With a rate of 0 every batch meets the same weights: the loss can be computed again."""
     model = models.autoencoder((4, 8), seed=0)
