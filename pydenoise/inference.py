@@ -172,16 +172,28 @@ def denoise_pages(
         When the channels do not suit the model; when the picture has floating point far outside
         0..1, or whole numbers of more than 16 bits, and neither range is given; and as `map_pages`.
     """
-    value_range = value_range or model.value_range
-    if value_range is None:
-        _refuse_unknown_scale(picture)
+    check_pages(model, picture, value_range=value_range, strength=strength)
     return map_pages(
         partial(denoise, model, max_bytes=max_bytes),
         picture,
-        value_range=value_range,
+        value_range=value_range or model.value_range,
         strength=strength,
         bands=partial(tiles.bands, model),
     )
+
+
+def check_pages(
+    model: Module,
+    picture: Picture,
+    *,
+    value_range: tuple[float, float] | None = None,
+    strength: float = 1.0,
+) -> None:
+    """Refuse, before any work, a picture or terms that `denoise_pages` says that it refuses."""
+    check_terms(picture, value_range, strength)
+    tiles.plan(model, (1, picture.colours, 1, 1), torch.empty(0), None)  # a pixel tells channels
+    if value_range is None and model.value_range is None:
+        _refuse_unknown_scale(picture)
 
 
 def map_pages(
@@ -258,9 +270,8 @@ def _refuse_unknown_scale(picture: Picture) -> None:
 
 def check_terms(picture: Picture, value_range: tuple[float, float] | None, strength: float) -> None:
     """Refuse what `map_pages` says that it refuses."""
-    dtype = picture.samples.dtype
-    if strength and dtype.kind not in "uif":
-        raise TypeError(f"denoise: picture must be whole numbers or floating point, got {dtype}")
+    if strength:
+        picture.check_numbers()
     if value_range is not None and not -np.inf < value_range[0] < value_range[1] < np.inf:
         raise ValueError(f"denoise: value_range must be two rising numbers, got {value_range}")
     if not 0 <= strength <= 1:

@@ -80,6 +80,24 @@ def test_no_strength_gives_the_pixels_back(run: Any, folder: Path, weights: Path
         np.testing.assert_array_equal(read(folder / out), read(folder / "0.png"))
 
 
+def test_a_dry_run_refuses_what_the_run_refuses(run: Any, tmp_path: Path, weights: Path) -> None:
+    mask, deep, stack = (tmp_path / f"{name}.npy" for name in ("mask", "deep", "stack"))
+    np.save(mask, np.eye(20, dtype=bool))
+    np.save(deep, np.linspace(0, 4000, 400).reshape(20, 20))
+    np.save(stack, np.random.default_rng(0).random((4, 40, 50)) > 0.5)
+    for words, named in (
+        ([mask], "whole numbers or floating point, got bool"),
+        ([mask, "-m", weights], "whole numbers or floating point, got bool"),
+        ([deep, "-m", weights], "holds numbers from 4 to 3996"),
+    ):
+        refusals = [run("denoise", *words, *more).err for more in ([], ["--dry-run"])]
+        assert refusals[0].splitlines()[-1] == refusals[1].splitlines()[-1]
+        assert f"error: {words[0]}: " in refusals[0] and named in refusals[0]
+    assert run("denoise", mask, "--strength", "0", "--dry-run").code == 0
+    refused = run("train", "--stack", stack, "-o", tmp_path / "run")
+    refused.refusal(stack, "whole numbers or floating point, got bool")
+
+
 # --- what is told -------------------------------------------------------------------------------
 
 

@@ -153,7 +153,7 @@ def denoise(
     else:
         if not keep_going:
             for job in batch.jobs:  # all is known to be good before the first is written
-                reading.checked(job)
+                reading.checked(job, way)
         with _threads(threads):
             _do(batch, way, reading, failures, overwrite, as_json)
     if failures.found:
@@ -206,7 +206,7 @@ def _tell(batch: Plan, way: Method, reading: Reading, failures: Failures, as_jso
     told = []
     for job in batch.jobs:
         with failures.of(job.source):
-            pages, height, width, channels = reading.checked(job)[0].samples.shape
+            pages, height, width, channels = reading.checked(job, way)[0].samples.shape
             told.append({"input": str(job.source), "output": str(job.destination)})
             if not as_json:
                 size = f"{pages} x {width}x{height}" if pages > 1 else f"{width}x{height}"

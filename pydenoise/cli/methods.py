@@ -16,6 +16,7 @@ from pydenoise.cli.progress import Watcher
 if TYPE_CHECKING:
     from pydenoise.data import Picture
 
+Check: TypeAlias = "Callable[[Picture], None]"
 Denoise: TypeAlias = "Callable[[Picture, Watcher], Picture]"
 
 
@@ -35,10 +36,11 @@ class Recipe(StrEnum):
 
 
 class Method(NamedTuple):
-    """A method, why it is the one, and the function that does it."""
+    """A method, why it is the one, what refuses a picture before any work, and what does it."""
 
     name: MethodName
     reason: str
+    check: Check
     denoise: Denoise
 
 
@@ -72,20 +74,23 @@ def chosen(wishes: Wishes) -> Method:
     elif name is MethodName.AUTO:
         name, reason = MethodName.MODEL, f"since one is given: {wishes.model}"
     if name is MethodName.MODEL:
-        return Method(name, reason, _by_model(wishes))
-    return Method(name, reason, _by_zero_shot(wishes))
+        return Method(name, reason, *_by_model(wishes))
+    return Method(name, reason, *_by_zero_shot(wishes))
 
 
-def _by_model(wishes: Wishes) -> Denoise:
+def _by_model(wishes: Wishes) -> tuple[Check, Denoise]:
     if wishes.model is None:
         raise typer.BadParameter("--method model needs trained weights: add -m WEIGHTS")
     foreign = {"recipe": wishes.recipe, "per-page": wishes.per_page or None, "seed": wishes.seed}
     refuse(foreign, "is for another method: a model has learnt already")
 
     from pydenoise.checkpoint import load_weights
-    from pydenoise.inference import denoise_pages
+    from pydenoise.inference import check_pages, denoise_pages
 
     trained, _ = load_weights(wishes.model)
+
+    def check(picture: Picture) -> None:
+        check_pages(trained, picture, value_range=wishes.value_range, strength=wishes.strength)
 
     def denoise(picture: Picture, progress: Watcher) -> Picture:
         return denoise_pages(
@@ -96,15 +101,19 @@ def _by_model(wishes: Wishes) -> Denoise:
             max_bytes=wishes.max_bytes,
         )
 
-    return denoise
+    return check, denoise
 
 
-def _by_zero_shot(wishes: Wishes) -> Denoise:
+def _by_zero_shot(wishes: Wishes) -> tuple[Check, Denoise]:
     refuse(
         {"model": wishes.model}, "is for another method: zero-shot learns from the picture itself"
     )
 
+    from pydenoise.inference import check_terms
     from pydenoise.zero_shot import denoise_pages
+
+    def check(picture: Picture) -> None:
+        check_terms(picture, wishes.value_range, wishes.strength)
 
     def denoise(picture: Picture, progress: Watcher) -> Picture:
         return denoise_pages(
@@ -118,4 +127,4 @@ def _by_zero_shot(wishes: Wishes) -> Denoise:
             progress=progress,
         )
 
-    return denoise
+    return check, denoise

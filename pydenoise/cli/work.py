@@ -38,12 +38,15 @@ class Reading:
         with naming(path):
             return picture.shrunk(self.shrink)
 
-    def checked(self, job: Job) -> tuple[Picture, Picture | None]:
-        """A job's picture, of which a result can be written, and the clean one if there is any."""
+    def checked(self, job: Job, method: Method) -> tuple[Picture, Picture | None]:
+        """A job's picture, which the method takes and of which a result can be written, and the
+        clean one if there is any."""
         from pydenoise.data import check_writable
 
         picture = self.picture(job.source)
         check_writable(job.destination, picture)
+        with naming(job.source):
+            method.check(picture)
         if self.reference is None:
             return picture, None
         clean = self.picture(reference_of(job, self.reference))
@@ -79,7 +82,7 @@ def performed(
         began = time.perf_counter()
         done = None
         with failures.of(job.source), progress.watching(str(job.source)) as watcher:
-            picture, clean = reading.checked(job)
+            picture, clean = reading.checked(job, method)
             with naming(job.source):
                 denoised = method.denoise(picture, watcher)
                 measures = measure(picture, denoised, clean)

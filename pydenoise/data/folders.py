@@ -98,9 +98,13 @@ def read_pages(path: PathLike) -> list[Array]:
     Raises
     ------
     ImageError
-        As `read_picture`, and for other channels than gray or RGB, NaN or infinity.
+        As `read_picture`, and for true and false, other channels than gray or RGB, NaN or infinity.
     """
     picture = read_picture(path)
+    try:
+        picture.check_numbers()
+    except TypeError as error:
+        raise ImageError(f"{path}: {error}") from error
     if picture.colours not in (1, 3):
         raise ImageError(f"{path}: has {picture.colours} channels; expected gray or RGB")
     colours = picture.samples[..., : picture.colours]

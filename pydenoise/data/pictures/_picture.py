@@ -194,6 +194,14 @@ class Picture:
         """The samples in the file's own shape, shared if possible."""
         return self.layout.array(self.samples)
 
+    def check_numbers(self) -> None:
+        """Refuse, with a TypeError, samples that nothing can be computed with: true and false."""
+        if self.samples.dtype.kind not in "uif":
+            raise TypeError(
+                f"picture must be whole numbers or floating point, got {self.samples.dtype}: "
+                "save it with 0 and 255"
+            )
+
     def with_samples(self, samples: Samples) -> Picture:
         """The same file with other samples of the same shape and dtype."""
         if samples.shape != self.samples.shape or samples.dtype != self.samples.dtype:
