@@ -233,7 +233,8 @@ def map_pages(
     TypeError
         When the samples are neither whole numbers nor floating point, and something is to be run.
     ValueError
-        For a range that does not rise, or a strength outside 0..1.
+        For a range that does not rise, or a strength outside 0..1; when `run` gives NaN or
+        infinity.
     """
     check_terms(picture, value_range, strength)
     output = picture.samples.copy()
@@ -244,6 +245,13 @@ def map_pages(
         for rows in bands(page.shape[:2]) if bands else [Cut.whole(len(page))]:
             part = to_tensor(noisy[rows.read], value_range)
             clean = run(part)
+            if not clean.isfinite().all():
+                low, high = (float(end) for end in part.aminmax())
+                raise ValueError(
+                    "denoise: the model gives values that are not finite for numbers from "
+                    f"{low:.3g} to {high:.3g} on its scale of 0 to 1; train it again with a "
+                    "smaller --lr"
+                )
             if strength < 1:
                 clean = part.lerp(clean, strength)
             clean = clean[:, :, rows.inside]

@@ -180,6 +180,15 @@ def test_what_is_no_number_stays_so(autoencoder: nn.Sequential) -> None:
     np.testing.assert_array_equal(denoised, expected)
 
 
+def test_a_model_that_gives_no_numbers_is_blamed(autoencoder: nn.Sequential) -> None:
+    for parameter in autoencoder.parameters():
+        parameter.data.mul_(1e30)
+    for dtype in (np.uint8, np.float32):
+        picture = Picture.of(np.ones((8, 8, 3), dtype))
+        with pytest.raises(ValueError, match=r"the model gives .* not finite .* smaller --lr"):
+            denoise_pages(autoencoder, picture)
+
+
 @pytest.mark.parametrize(
     ("terms", "message"),
     [
