@@ -18,6 +18,7 @@ Pixels: TypeAlias = npt.NDArray[Any]
 Planes: TypeAlias = npt.NDArray[np.float64]
 
 _LARGEST_SIDE = 1024
+_LARGEST = 1e150
 _BLOCK, _STEP = 8, 4
 _FLATTEST = 0.03  # share of the blocks that the noise is looked at in
 _FEWEST_BLOCKS = 64
@@ -164,7 +165,7 @@ def diagnose(noisy: Pixels, denoised: Pixels | None = None) -> Diagnosis:
 
 
 def _middle(picture: Pixels) -> Planes:
-    """(C, H, W) float64 of the middle, new; NaN for what is no finite number."""
+    """(C, H, W) float64 of the middle, new; NaN for what cannot be squared."""
     if picture.ndim not in (2, 3) or not picture.size:
         raise ValueError(
             f"diagnose: picture has shape {picture.shape}; expected (H, W) or (H, W, C)"
@@ -174,7 +175,7 @@ def _middle(picture: Pixels) -> Planes:
         for start in (max(0, (side - _LARGEST_SIDE) // 2) for side in picture.shape[:2])
     )
     planes = np.atleast_3d(picture[rows, columns]).astype(np.float64).transpose(2, 0, 1)
-    planes[~np.isfinite(planes)] = np.nan
+    planes[~(np.abs(planes) < _LARGEST)] = np.nan
     return planes
 
 

@@ -66,6 +66,15 @@ def test_a_shift_is_warned_of(down: int, right: int) -> None:
         check_captures([capture(clean, 1), capture(moved, 2)], ["a", "b"])
 
 
+@pytest.mark.filterwarnings("error")
+def test_huge_numbers_are_held_against_each_other() -> None:
+    clean = scene(channels=3) * 1.5e36
+    huge = [capture(clean, seed, 1e37).astype(np.float32) for seed in range(2)]
+    check_captures(huge, ["a", "b"])
+    with pytest.raises(CapturesWarning, match="5 pixels lower"):
+        check_captures([huge[0][5:], huge[1][:-5]], ["a", "b"])
+
+
 def test_a_pixel_is_no_shift() -> None:
     clean = scene(200, 200)
     with warnings.catch_warnings():

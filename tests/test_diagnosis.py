@@ -17,6 +17,16 @@ from scipy.signal import correlate2d
 from pydenoise.data import read, sample_photographs
 from pydenoise.diagnosis import diagnose
 
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("unit", [1e36, 1e306])
+def test_numbers_that_cannot_be_squared_are_left_out(unit: float) -> None:
+    picture = np.random.default_rng(0).normal(100, 10, (64, 64))
+    huge = picture * unit
+    found = diagnose(huge, huge).noise
+    assert (found is None) if unit > 1e100 else (found == pytest.approx(10 * unit, rel=0.1))
+
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SMOOTHED = np.ones((3, 3, 1)) / 3  # keeps the level of white noise
 

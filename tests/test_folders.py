@@ -71,6 +71,12 @@ def test_the_range_of_values_is_the_dtypes_or_that_of_the_numbers(
         assert [scaled.min(), scaled.max()] == pytest.approx([-0.001, 1.001], abs=3e-4)
 
 
+def test_half_precision_is_no_precision_to_compute_in() -> None:
+    ramp = np.linspace(-60000, 60000, 10**4).astype(np.float16).reshape(100, 100, 1)
+    (scaled,) = on_scale([ramp], (-60000, 60000))
+    np.testing.assert_allclose(scaled, ramp.astype(float) / 120000 + 0.5, rtol=0, atol=1e-7)
+
+
 def test_constant_numbers_have_no_range() -> None:
     with pytest.raises(PairsError, match="hold 7 nearly everywhere; expected some that differ"):
         value_range([np.full((8, 8), 7.0)])

@@ -147,6 +147,25 @@ def test_to_array_clips_and_rounds() -> None:
     assert to_array(tensor).tolist() == [[0, 0, 1, 255]]
 
 
+@pytest.mark.filterwarnings("error")
+def test_huge_numbers_go_there_and_back_or_are_refused() -> None:
+    largest = np.finfo(np.float32).max
+    picture = np.array([[-largest, 0, largest]], np.float32)
+    bounds = float(-largest), float(largest)
+    tensor = to_tensor(picture, bounds)
+    np.testing.assert_allclose(tensor[0, 0], [[0, 0.5, 1]])
+    np.testing.assert_array_equal(to_array(tensor, np.float32, bounds), picture)
+    np.testing.assert_array_equal(to_array(tensor * 1.5 - 0.25, "f4", bounds), picture)
+    for numbers, given in (
+        (picture, (0, 1e30)),
+        (np.array([[0, 1e40]]), None),
+        (np.array([[-1.7e308, 1.7e308]]), (-1.7e308, 1.7e308)),
+        (np.array([[60000]], np.uint16), (0, 1e-36)),
+    ):
+        with pytest.raises(ValueError, match="put NaN where they stand for missing pixels"):
+            to_tensor(numbers, given)
+
+
 def test_to_array_refuses_what_is_no_picture() -> None:
     with pytest.raises(ValueError, match="holds NaN"):
         to_array(torch.full((1, 4, 4), torch.nan))

@@ -212,7 +212,8 @@ def _shift(first: Array, second: Array) -> tuple[int, int]:
 def _part(capture: Array) -> Numbers:
     """The middle of a picture in gray, faded out to its sides."""
     tops = [max(0, side - _LARGEST_PART) // 2 for side in capture.shape[:2]]
-    part = capture[tops[0] :, tops[1] :][:_LARGEST_PART, :_LARGEST_PART].mean(axis=2)
+    part = capture[tops[0] :, tops[1] :][:_LARGEST_PART, :_LARGEST_PART]
+    part = part.mean(axis=2, dtype=np.float64)
     windows = [np.hanning(side) for side in part.shape]
     faded: Numbers = (part - part.mean()) * windows[0][:, None] * windows[1]
     return faded

@@ -168,7 +168,7 @@ def on_scale(pictures: Sequence[Array], bounds: ValueRange) -> list[Array]:
     if dtype == np.uint8 and bounds is None:
         return list(pictures)
     gain, offset = scale_of(dtype, bounds)
-    return [(picture * gain + offset).astype(np.float32) for picture in pictures]
+    return [(picture.astype(np.float64) * gain + offset).astype(np.float32) for picture in pictures]
 
 
 class Matched(NamedTuple):

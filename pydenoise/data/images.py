@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
+_FARTHEST = 2.0**24
+
 _SUFFIXES = ", ".join(SUFFIXES)
 
 
@@ -152,7 +154,8 @@ def to_tensor(array: npt.NDArray[Any], value_range: tuple[float, float] | None =
     Raises
     ------
     ValueError
-        When the array is neither, or has another shape.
+        When the array is neither, or has another shape, or when a number lies so far from the
+        range that a float32 beside it does not see the range any more.
     """
     import torch
 
@@ -163,13 +166,32 @@ def to_tensor(array: npt.NDArray[Any], value_range: tuple[float, float] | None =
             "expected whole numbers or floating point, (H, W) or (H, W, C)"
         )
     layers = array[:, :, None] if array.ndim == 2 else array
-    if value_range is None and (array.dtype == np.uint8 or array.dtype.kind == "f"):
-        scaled = unit(layers if array.dtype == np.uint8 else layers.astype(np.float32))
-    else:
-        low, high = value_range or _range(array.dtype)
-        wide = _exact(array.dtype)
-        scaled = ((layers.astype(wide) - wide(low)) / wide(high - low)).astype(np.float32)
+    is_plain = array.dtype == np.uint8 and value_range is None
+    scaled = unit(layers) if is_plain else _scaled(layers, value_range)
     return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)[None]))
+
+
+def _scaled(
+    layers: npt.NDArray[Any], value_range: tuple[float, float] | None
+) -> npt.NDArray[np.float32]:
+    """The numbers as float32 on the scale where the range is 0 to 1."""
+    is_plain = value_range is None and layers.dtype.kind == "f"
+    low, high = value_range or ((0.0, 1.0) if is_plain else _range(layers.dtype))
+    wide = _exact(layers.dtype)
+    try:
+        with np.errstate(over="raise"):
+            if not is_plain:
+                layers = (layers.astype(wide) - wide(low)) / wide(np.subtract(high, low))
+            scaled = layers.astype(np.float32)
+        is_far = bool((np.abs(scaled) > _FARTHEST).any())
+    except FloatingPointError:
+        is_far = True
+    if is_far:
+        raise ValueError(
+            f"numbers lie more than {_FARTHEST:.0e} times as far out as the range {low:g} to "
+            f"{high:g}; put NaN where they stand for missing pixels, or name another range"
+        )
+    return scaled
 
 
 def to_array(
@@ -179,7 +201,8 @@ def to_array(
 ) -> npt.NDArray[Any]:
     """(1, C, H, W) or (C, H, W) to (H, W, C), or (H, W) if C is 1, the other way round.
 
-    Whole numbers are rounded and clipped to the range of the dtype, floating point is neither.
+    Whole numbers are rounded and clipped to the range of the dtype; floating point is neither, but
+    what is beyond all numbers of the dtype becomes the last of them.
 
     Raises
     ------
@@ -204,6 +227,8 @@ def to_array(
         if np.isnan(planes).any():
             raise ValueError("to_array: tensor holds NaN; expected numbers")
         planes = np.rint(planes).clip(*_range(dtype))
+    elif dtype.itemsize < planes.itemsize:  # infinity is no number of the picture's
+        planes = planes.clip(np.finfo(dtype).min, np.finfo(dtype).max)
     planes = planes.astype(dtype)
     return planes[0] if len(planes) == 1 else np.ascontiguousarray(planes.transpose(1, 2, 0))
 
