@@ -190,6 +190,13 @@ def test_train_says_what_it_does_to_drifting_and_shifted_captures(run: Any, mate
     assert "brightness drifts: 2 of 2 captures matched to the others" in ended.err
 
 
+def test_train_names_the_stack_that_shows_nothing(run: Any, tmp_path: Path) -> None:
+    np.save(tmp_path / "flat.npy", np.full((4, 40, 50), 7, np.float32))
+    run("train", "--stack", tmp_path / "flat.npy", "-o", tmp_path / "run").refusal(
+        tmp_path / "flat.npy", "nearly all numbers are 7", "--range LO HI"
+    )
+
+
 def test_train_refuses_captures_that_are_none(run: Any, material: Path) -> None:
     words = ("-o", material / "run", *QUICK)
     folder = material / "a"

@@ -138,7 +138,10 @@ def test_errors_of_the_system_name_the_path(
     words = ("train", folder, "--noise", "gauss:25", *QUICK, "--out")
     ended = run(*words, folder / "notes.txt" / "run")
     assert ended.code == 2
-    assert ended.err.endswith(f"{folder / 'notes.txt' / 'run'}: Not a directory\n")
+    assert ended.err.endswith(
+        f"{folder / 'notes.txt' / 'run'}: Not a directory; a file is in the way: "
+        "name another place\n"
+    )
 
     def refused(path: Path, *_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))

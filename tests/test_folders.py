@@ -78,8 +78,8 @@ def test_half_precision_is_no_precision_to_compute_in() -> None:
 
 
 def test_constant_numbers_have_no_range() -> None:
-    with pytest.raises(PairsError, match="hold 7 nearly everywhere; expected some that differ"):
-        value_range([np.full((8, 8), 7.0)])
+    with pytest.raises(PairsError, match=r"x\.npy: nearly all numbers are 7; expected pictures"):
+        value_range([np.full((8, 8), 7.0)], "x.npy")
 
 
 def test_single_crops_are_twice_the_same_place() -> None:

@@ -177,7 +177,7 @@ def test_animations_are_refused(tmp_path: Path) -> None:
 def test_print_colours_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "print.jpg"
     Image.fromarray(random_picture(4), mode=None).convert("CMYK").save(path)
-    with pytest.raises(ImageError, match="colours are CMYK; expected gray or RGB") as caught:
+    with pytest.raises(ImageError, match="CMYK; expected gray or RGB: convert") as caught:
         read(path)
     one_line(caught, path)
 

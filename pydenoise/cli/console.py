@@ -38,6 +38,13 @@ _BAD_INPUT = (
     PermissionError,
 )
 
+_CURES = {
+    PermissionError: "; check its permissions",
+    NotADirectoryError: "; a file is in the way: name another place",
+    IsADirectoryError: "; name a file",
+    FileNotFoundError: "; check the name",
+}
+
 
 def package_version(wanted: bool) -> None:
     """Print the version and leave, when it is wanted."""
@@ -64,9 +71,8 @@ def explained(error: Exception) -> str:
     elif isinstance(error, FileExistsError):
         text = text if ";" in text else f"{error.filename or text}: exists; pass --overwrite"
     elif isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename or 'writing the result'}: {error.strerror}"
-        if isinstance(error, PermissionError):
-            text += "; check its permissions"
+        cure = next((cure for kind, cure in _CURES.items() if isinstance(error, kind)), "")
+        text = f"{error.filename or 'writing the result'}: {error.strerror}{cure}"
         if not error.filename:
             _give_up_stdout()
     elif not isinstance(error, _BAD_INPUT) and type(error).__module__ == "builtins":
@@ -115,13 +121,13 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def saying_warnings() -> Iterator[None]:
-    """What is warned of within, a line each on stderr."""
+def saying_warnings(where: str = "") -> Iterator[None]:
+    """What is warned of within, a line each on stderr, with a file's name in front if need be."""
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         yield
     for warning in found:
-        say(f"warning: {warning.message}")
+        say(f"warning: {where}{warning.message}")
 
 
 def print_json(result: Mapping[str, Any]) -> None:

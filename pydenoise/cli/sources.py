@@ -53,7 +53,8 @@ def captures(
     else:
         scenes, skipped = data.stacks(stacks)
     note_left_out(skipped)
-    bounds = bounds or data.value_range(c for scene in scenes for c in scene.captures)
+    where = " and ".join(map(str, pairs or ([burst] if burst else stacks)))
+    bounds = bounds or data.value_range((c for scene in scenes for c in scene.captures), where)
     with saying_warnings():
         source = data.ScenePairs(scenes, *cut, bounds)
     drifting = source.drifting
@@ -117,7 +118,7 @@ def singles(
         return Material(pairs, clean.validation, clean.value_range)
     pictures, _, skipped = data.read_folder(folder, cut.crop)
     note_left_out(skipped)
-    bounds = bounds or data.value_range(pictures)
+    bounds = bounds or data.value_range(pictures, folder)
     source = data.SingleCrops(data.on_scale(pictures, bounds), *cut)
     return Material(source, None, bounds)
 
@@ -149,7 +150,7 @@ def _clean(
             f"{folder}: {len(pictures)} pictures, {kept} of them to hold out; "
             "leave at least one to learn from"
         )
-    bounds = bounds or data.value_range(pictures)
+    bounds = bounds or data.value_range(pictures, folder)
     pictures = data.on_scale(pictures, bounds)
     order = data.generator(cut.seed, 0, 0, "validation").permutation(len(pictures))
     held_out, rest = ([pictures[index] for index in part] for part in (order[:kept], order[kept:]))

@@ -113,13 +113,15 @@ def read_pages(path: PathLike) -> list[Array]:
     return [np.ascontiguousarray(upright(page, picture.metadata.orientation)) for page in colours]
 
 
-def value_range(pictures: Iterable[Array]) -> ValueRange:
+def value_range(pictures: Iterable[Array], where: object = "pictures") -> ValueRange:
     """The numbers of a folder that shall become 0 and 1.
 
     Parameters
     ----------
     pictures : iterable of numpy.ndarray
         Of one dtype.
+    where : object
+        Where they come from, for the message.
 
     Returns
     -------
@@ -148,8 +150,8 @@ def value_range(pictures: Iterable[Array]) -> ValueRange:
     low, high = levels((p.reshape(*p.shape[:2], -1) for p in pictures), _SAMPLED) or (0.0, 0.0)
     if not low < high:
         raise PairsError(
-            f"pictures hold {low:g} nearly everywhere; expected some that differ, or a range of "
-            "values that is given"
+            f"{where}: nearly all numbers are {low:g}; expected pictures that show something: take "
+            "others, or name the numbers that are black and white (--range LO HI)"
         )
     return low, high
 

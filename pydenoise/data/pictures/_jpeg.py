@@ -67,7 +67,8 @@ def read(file: BinaryIO, limit: Limit) -> Picture:
     if depth != 8 or head.marker not in _FRAMES:
         raise Unfit(f"is a JPEG of a rare kind ({depth} bits a sample); save it as PNG or TIFF")
     if channels not in (1, 3):
-        raise Unfit(f"colours are {'CMYK' if channels == 4 else channels}; expected gray or RGB")
+        found = "CMYK" if channels == 4 else channels
+        raise Unfit(f"colours are {found}; expected gray or RGB: convert the file first")
     limit.check(1, height, width, channels)
     image = JpegImageFile(io.BytesIO(content))
     coding: dict[str, Any] = {
