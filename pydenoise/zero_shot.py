@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -125,6 +126,11 @@ def denoise_pages(
         New, with all else that the file said; alpha, NaN and infinity stay as they are. A picture
         of one value comes back as it is.
 
+    Warns
+    -----
+    UserWarning
+        When nothing could be learned, because the picture has one value alone or none.
+
     Raises
     ------
     ValueError
@@ -135,6 +141,12 @@ def denoise_pages(
     recipe = _recipe(recipe)
     check_terms(picture, value_range, strength)
     value_range = value_range or percentiles(picture)
+    if value_range is None and strength:
+        warnings.warn(
+            "holds no two different numbers, so that nothing could be learned; its pixels are kept "
+            "as they came",
+            stacklevel=2,
+        )
     if value_range is None or not strength:
         return picture.with_samples(picture.samples.copy())
     parts = [slice(page, page + 1) for page in range(picture.pages)] if per_page else [slice(None)]

@@ -80,6 +80,17 @@ def test_no_strength_gives_the_pixels_back(run: Any, folder: Path, weights: Path
         np.testing.assert_array_equal(read(folder / out), read(folder / "0.png"))
 
 
+@pytest.mark.parametrize("value", [np.nan, 7])
+def test_a_picture_that_teaches_nothing_is_warned_of(run: Any, tmp_path: Path, value: int) -> None:
+    path = tmp_path / "empty.npy"
+    np.save(path, np.full((20, 30), value, np.float32))
+    ended = run("denoise", path)
+    assert ended.code == 0
+    assert f"warning: {path}: holds no two different numbers, so that nothing" in ended.err
+    np.testing.assert_array_equal(np.load(tmp_path / "empty_denoised.npy"), np.load(path))
+    assert "warning" not in run("denoise", path, "--strength", "0", "--overwrite").err
+
+
 def test_a_dry_run_refuses_what_the_run_refuses(run: Any, tmp_path: Path, weights: Path) -> None:
     mask, deep, stack = (tmp_path / f"{name}.npy" for name in ("mask", "deep", "stack"))
     np.save(mask, np.eye(20, dtype=bool))

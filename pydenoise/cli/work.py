@@ -83,7 +83,7 @@ def performed(
         done = None
         with failures.of(job.source), progress.watching(str(job.source)) as watcher:
             picture, clean = reading.checked(job, method)
-            with naming(job.source):
+            with naming(job.source), saying_warnings(f"{job.source}: "):
                 denoised = method.denoise(picture, watcher)
                 measures = measure(picture, denoised, clean)
             _write(job.destination, denoised, overwrite)
