@@ -189,6 +189,12 @@ def test_against_a_reference(run: Any, scene: tuple[Path, Path], tmp_path: Path)
     run(*words, tmp_path / "small.png").refusal(
         f"{noisy}: has 1 page of 161x150 and 3 colours, the reference 1 page of 50x40 and 3 colours"
     )
+    deep = tmp_path / "deep.npy"
+    np.save(deep, read(clean).astype(np.uint16) * 257)
+    run(*words, deep).refusal(f"{noisy}: holds uint8, the reference uint16; expected one depth")
+    np.save(deep, read(clean).astype(np.float32))
+    (file,) = run(*words, deep, "--json").json()["files"]
+    assert file["measures"]["reference"]["psnr_noisy"] > 10
     run(*words, tmp_path / "gone.png").refusal(tmp_path / "gone.png", "no such file")
     for suffix in (".tif", ".bmp"):
         write(tmp_path / f"x{suffix}", picture())
