@@ -73,6 +73,11 @@ def test_options_of_a_model_go_through(
     assert (result["method"], result["reason"]) == ("model", f"since one is given: {weights}")
 
 
+def test_threads_beyond_all_machines_are_refused(run: Any, folder: Path) -> None:
+    for count in (0, 99999):
+        run("denoise", folder / "0.png", "--threads", count).refusal("--threads", "equal to")
+
+
 def test_no_strength_gives_the_pixels_back(run: Any, folder: Path, weights: Path) -> None:
     for out, words in (("a.png", ()), ("b.png", ("-m", weights))):
         ended = run("denoise", folder / "0.png", "-o", folder / out, "--strength", "0", *words)

@@ -132,7 +132,8 @@ def denoise(
     ] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.AUTO,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads to compute with; torch's own number.")
+        int | None,
+        typer.Option(min=1, max=256, help="Threads to compute with; torch's own number."),
     ] = None,
     as_json: Json = False,
 ) -> None:
