@@ -50,7 +50,7 @@ class Place:
     def __init__(self, rehearse: bool) -> None:
         self.rehearse = rehearse
         self.device = torch.device("cpu" if rehearse else "cuda")
-        self.rounds, self.least = (3, 1) if rehearse else (15, 20)
+        self.rounds, self.least = (3, 1) if rehearse else (11, 20)
 
     def random(self, *size: int, seed: int = 0) -> Tensor:
         generator = torch.Generator().manual_seed(seed)

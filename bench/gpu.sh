@@ -23,7 +23,7 @@ echo "{}" >"$parts"
 
 # note PART TEXT: keeps how a part ended.
 note() {
-  "$python" - "$parts" "$1" "$2" <<'PY'
+  flock "$parts" "$python" - "$parts" "$1" "$2" <<'PY'
 import json, sys
 path, part, text = sys.argv[1:]
 found = json.load(open(path)) | {part: text}
@@ -54,6 +54,23 @@ part build 90 "$python" setup.py -q build_ext --inplace || exit 1
 "$python" -c 'from pydenoise import ops; import sys; sys.exit(ops.backends()["cuda"])' 2>>"$results/gpu_build.log" ||
   { note build "the CUDA backend does not run: $(tail -n 1 "$results/gpu_build.log")"; exit 1; }
 
+# sanitize TOOL: over one small call of every kernel.
+sanitize() {
+  local refused="not supported\|unable to\|failed to initialize" log=$results/gpu_$1.log
+  part "$1" 70 compute-sanitizer --tool "$1" --error-exitcode 9 "$python" bench/gpu_sanitize.py && return
+  if grep -q -i "$refused" "$log"; then note "$1" "not run: $(grep -i -m 1 "$refused" "$log")"; fi
+}
+
+# What finds faults runs side by side, before anything is timed.
+for tool in memcheck racecheck initcheck; do
+  if ! chosen "$tool"; then
+    :
+  elif ! command -v compute-sanitizer >/dev/null; then
+    note "$tool" "not run: there is no compute-sanitizer"
+  else
+    sanitize "$tool" &
+  fi
+done
 if ! chosen tests; then
   :
 elif "$python" -c "import pytest, hypothesis" 2>/dev/null; then
@@ -66,18 +83,7 @@ else
   note tests "not run: pytest and hypothesis are not installed for $python"
 fi
 
-for tool in memcheck racecheck initcheck; do
-  if ! chosen "$tool"; then
-    :
-  elif ! command -v compute-sanitizer >/dev/null; then
-    note "$tool" "not run: there is no compute-sanitizer"
-  elif part "$tool" 45 compute-sanitizer --tool "$tool" --error-exitcode 9 "$python" bench/gpu_sanitize.py; then
-    :
-  elif grep -q -i "not supported\|unable to\|failed to initialize" "$results/gpu_$tool.log"; then
-    note "$tool" "not run: $(grep -i -m 1 "not supported\|unable to\|failed to initialize" "$results/gpu_$tool.log")"
-  fi
-done
-
-for name in limits:15 epochs:30 columns:25 convolutions:60 step:75; do
+wait
+for name in limits:15 step:90 epochs:30 columns:25 convolutions:60; do
   if chosen "${name%:*}"; then part "${name%:*}" "${name#*:}" "$python" bench/gpu.py "${name%:*}"; fi
 done

@@ -109,13 +109,11 @@ cuda::Finish<T> finish_of(const T* bias, int64_t activation, double slope, const
   return {bias, static_cast<cuda::Activation>(activation), static_cast<T>(slope), output};
 }
 
-int64_t element_bytes(bool is_double) {
-  return is_double ? sizeof(double) : sizeof(float);
-}
-
-int64_t conv2d_workspace(bool is_double, const ConvShape& s) {
+template <int64_t (*elements)(const ConvShape&)>
+int64_t workspace_bytes(bool is_double, const ConvShape& s) {
   check_size(s);
-  return product({cuda::conv2d_workspace(s), element_bytes(is_double)});
+  const int64_t each = is_double ? sizeof(double) : sizeof(float);
+  return product({elements(s), each});
 }
 
 void conv2d(bool is_double, Memory output, bool output_last, Memory input, bool input_last,
@@ -136,11 +134,6 @@ void conv2d(bool is_double, Memory output, bool output_last, Memory input, bool 
   });
 }
 
-int64_t conv2d_grad_input_workspace(bool is_double, const ConvShape& s) {
-  check_size(s);
-  return product({cuda::conv2d_grad_input_workspace(s), element_bytes(is_double)});
-}
-
 void conv2d_grad_input(bool is_double, Memory grad_input, bool grad_input_last, Memory grad_output,
                        bool grad_output_last, Memory weight, Memory bias, const ConvShape& s,
                        bool tf32, int64_t activation, double slope, Memory activated,
@@ -159,11 +152,6 @@ void conv2d_grad_input(bool is_double, Memory grad_input, bool grad_input_last, 
                                       finish_of(b, activation, slope, z), scratch, s, tf32,
                                       queue.stream);
   });
-}
-
-int64_t conv2d_grad_weight_workspace(bool is_double, const ConvShape& s) {
-  check_size(s);
-  return product({cuda::conv2d_grad_weight_workspace(s), element_bytes(is_double)});
 }
 
 void conv2d_grad_weight(bool is_double, Memory grad_weight, Memory grad_output,
@@ -393,9 +381,9 @@ PYBIND11_MODULE(PYDENOISE_CUDA_MODULE, m) {
   m.def("matmul", &matmul);
   m.def("conv2d", &conv2d);
   m.def("conv2d_grad_input", &conv2d_grad_input);
-  m.def("conv2d_workspace", &conv2d_workspace);
-  m.def("conv2d_grad_input_workspace", &conv2d_grad_input_workspace);
-  m.def("conv2d_grad_weight_workspace", &conv2d_grad_weight_workspace);
+  m.def("conv2d_workspace", &workspace_bytes<cuda::conv2d_workspace>);
+  m.def("conv2d_grad_input_workspace", &workspace_bytes<cuda::conv2d_grad_input_workspace>);
+  m.def("conv2d_grad_weight_workspace", &workspace_bytes<cuda::conv2d_grad_weight_workspace>);
   m.def("conv2d_grad_weight", &conv2d_grad_weight);
   m.def("conv2d_grad_bias_workspace", &conv2d_grad_bias_workspace);
   m.def("conv2d_grad_bias", &conv2d_grad_bias);

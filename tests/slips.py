@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from slips_cuda import SLIPS
+
 ISAS = ("scalar", "avx2", "avx512")
 VECTORS = ("avx2", "avx512")
 CUDA = ("cuda",)
@@ -46,10 +48,6 @@ UKERNEL, SCALAR = "csrc/cpu/ukernel.inl", "csrc/cpu/kernels_scalar.cpp"
 AVX2, AVX512 = "csrc/cpu/kernels_avx2.cpp", "csrc/cpu/kernels_avx512.cpp"
 IM2COL, COL2IM = "csrc/cpu/im2col.inl", "csrc/cpu/col2im.inl"
 POINT, LOOPS = "csrc/cpu/pointwise.cpp", "csrc/cpu/pointwise.inl"
-GATHER, PLACES = "csrc/cuda/gather.cpp", "csrc/cuda/gather.h"
-PRODUCT, PLAN = "csrc/cuda/product.cuh", "csrc/cuda/product_plan.cpp"
-MULTIPLY, REDUCE = "csrc/cuda/multiply.cuh", "csrc/cuda/reduce.cuh"
-FOLD, GRADS, STEPS = "csrc/cuda/im2col.cu", "csrc/cuda/conv2d_grads.cu", "csrc/cuda/optimizers.cu"
 FUSION, CONTAINERS = "pydenoise/nn/fusion.py", "pydenoise/nn/containers.py"
 ACTIVATION = "pydenoise/nn/activation.py"
 OPS, COMPILED = "pydenoise/ops/_conv.py", "pydenoise/ops/_compiled.py"
@@ -349,50 +347,6 @@ MUTANTS = [
            "f.first ? d : f.momentum", "f.first ? f.fresh * d : f.momentum"),
     Mutant("Adam without correction of the start", POINT,
            "std::sqrt(1 - std::pow(rule.beta2, step))", "std::sqrt(1 - 0 * step)"),
-    # CUDA, run on the host
-    Mutant("one row too many is inside", PLACES,
-           "static_cast<uint32_t>(place.row) < static_cast<uint32_t>(height)",
-           "static_cast<uint32_t>(place.row) <= static_cast<uint32_t>(height)", CUDA),
-    Mutant("steps past the end are not nowhere", PLACES,
-           "if (index >= end) return", "if (index > end) return", CUDA),
-    Mutant("columns of the kernel in rows of the picture", GATHER,
-           "place(tap_step(cols) * source.w, 0, tap_step(cols), kernel_step(cols));",
-           "place(tap_step(cols) * source.h, 0, tap_step(cols), kernel_step(cols));", CUDA),
-    Mutant("every phase written where the first one is", GATHER,
-           "rows.dest(0) * dest.h + cols.dest(0) * dest.w", "0", CUDA),
-    Mutant("no barrier before the first places are read", PRODUCT,
-           "scratch.steps[0]);\n    __syncthreads();\n", "scratch.steps[0]);\n", CUDA),
-    Mutant("no barrier between panel and product", PRODUCT,
-           "      __syncthreads();\n      if (more) fetch", "      if (more) fetch", CUDA),
-    Mutant("of a long sum the last piece alone", PRODUCT,
-           "(kLongest > 0 && until - kLongest > scratch.begin)", "false", CUDA),
-    Mutant("one panel for both turns", PRODUCT,
-           "auto& panel = scratch.panels[turn];", "auto& panel = scratch.panels[0];", CUDA),
-    Mutant("places of the next steps over those in use", PRODUCT,
-           "until, scratch.steps[turn ^ 1]);", "until, scratch.steps[turn]);", CUDA),
-    Mutant("bias of the first group for all on a GPU", PRODUCT,
-           "p.finish.bias[tile.group * p.columns + col + v]", "p.finish.bias[col + v]", CUDA),
-    Mutant("columns past the last one written", PRODUCT,
-           "if (v >= count) break;", "", CUDA),
-    Mutant("all parts sum the first part's steps", PRODUCT,
-           "p.parts == 1 ? 0 : tile.part * p.part_steps;", "0;", CUDA),
-    Mutant("runs read wherever channels lie together", PLAN,
-           "return line.last % width == 0 && step.source == 1", "return step.source == 1", CUDA),
-    Mutant("16 bytes read at any address", PLAN,
-           "% (width * sizeof(T)) == 0 &&", "% sizeof(T) == 0 &&", CUDA),
-    Mutant("a warp's rows 8 apart swapped", MULTIPLY,
-           "left[i][1] = bits(panel.left[step][row + 8]);",
-           "left[i][1] = bits(panel.left[step][row]);", CUDA),
-    Mutant("no barrier between halves of a sum", REDUCE,
-           "    __syncthreads();\n", "", CUDA),
-    Mutant("col2im's places over those still read", FOLD,
-           "    }\n    __syncthreads();\n  }", "    }\n  }", CUDA),
-    Mutant("the last part of a gradient left out", GRADS,
-           "part < count; part += kLanes", "part < count - 1; part += kLanes", CUDA),
-    Mutant("grad_bias divides pixels among channels", GRADS,
-           "(picture * channels + channel) * pixels", "(picture + channel) * pixels", CUDA),
-    Mutant("no barrier before Adam's factors", STEPS, "  __syncthreads();\n", "", CUDA),
-    Mutant("Adam counts its steps from zero", STEPS,
-           "pow(rule[1], rule[5])", "pow(rule[1], rule[5] - 1)", CUDA),
 ]
 # fmt: on
+MUTANTS += [Mutant(*slip, CUDA) for slip in SLIPS]

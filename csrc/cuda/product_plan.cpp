@@ -68,8 +68,9 @@ Access decide(const Product<T>& p) {
   return access;
 }
 
-// Of a GPU: with fewer blocks than enough for each, smaller tiles make more of them.
-constexpr int64_t kMultiprocessors = 132, kEnoughBlocks = 200;
+// Of a GPU: with fewer blocks than these, smaller tiles make more of them. Sums in parts need fewer
+// large ones, for theirs are long.
+constexpr int64_t kMultiprocessors = 132, kEnoughBlocks = 2 * kMultiprocessors, kEnoughParts = 200;
 
 // Of 64, 48 and 32 the one that leaves the fewest columns empty.
 int columns_of_tile(int64_t columns) {
@@ -98,9 +99,8 @@ TileSize tile_of(const Product<float>& p) {
   for (int i = 0; i < p.phases; ++i) rows = larger(rows, p.phase[i].rows.count);
   const int64_t times = static_cast<int64_t>(p.groups) * p.parts * p.phases;
   const TileSize large{kLargeRows, columns_of_tile(p.columns)}, medium{kMediumRows, 48};
-  if (rows > kMediumRows && tiles_of(rows, p.columns, large) * times >= kEnoughBlocks) {
-    return large;
-  }
+  const int64_t enough = p.parts > 1 ? kEnoughParts : kEnoughBlocks;
+  if (rows > kMediumRows && tiles_of(rows, p.columns, large) * times >= enough) return large;
   if (rows > kSmallTile && large.columns > kSmallTile &&
       tiles_of(rows, p.columns, medium) * times >= kMultiprocessors) {
     return medium;
@@ -117,7 +117,7 @@ int32_t parts_of(int64_t rows, int64_t columns, int64_t groups, int64_t steps) {
   };
   const TileSize large{kLargeRows, columns_of_tile(columns)};
   const int64_t of_large = parts(large, 256);
-  const bool is_enough = tiles_of(rows, columns, large) * groups * of_large >= kEnoughBlocks;
+  const bool is_enough = tiles_of(rows, columns, large) * groups * of_large >= kEnoughParts;
   if (rows > kMediumRows && is_enough) return static_cast<int32_t>(of_large);
   return static_cast<int32_t>(parts({kSmallTile, kSmallTile}, 128));
 }
