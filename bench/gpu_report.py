@@ -87,7 +87,7 @@ def text() -> str:
             f"{epochs['first run']['seconds']:.1f} s; from its start to its first kernel "
             f"{epochs['process start to first kernel']['seconds']:.1f} s, to capture a step "
             f"{1000 * capture['seconds']:.0f} ms).",
-            "3x3 convolutions of the paper's U-Net, batch 4, kernels alone: time of cuDNN over ours.",
+            "3x3 convolutions of the paper's U-Net, batch 4, kernels alone: cuDNN's time by ours.",
             readme.table(["", "median", "worst", "best", "0.7x or more"], operations()),
             "The patch matrix, against torch's and against a copy of as many bytes:",
             readme.table(

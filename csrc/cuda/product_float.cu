@@ -16,7 +16,7 @@ Status multiply_as(const Product<float>& p, const Access& access, cudaStream_t s
   if (p.columns <= kNarrowColumns) return run<FloatNarrow<by_steps>>(p, access, stream);
   const TileSize tile = tile_of(p);
   if (tile.rows == kMediumRows) {
-    return run<FloatTile<kMediumRows, 48, 5, by_steps>>(p, access, stream);
+    return run<FloatTile<kMediumRows, 48, 4, by_steps>>(p, access, stream);
   }
   if (tile.rows == kSmallTile) return run<FloatSmall<by_steps>>(p, access, stream);
   switch (tile.columns) {
