@@ -1,36 +1,48 @@
 #!/usr/bin/env bash
 # On a machine with a GPU: builds for it, tests, sanitizes and measures, in under 8 minutes.
 #
-#     bench/gpu.sh [FOLDER] [PART...]
+#     [TO=FOLDER] bench/gpu.sh [PART...]
 #
 # Needs python3 with torch (CUDA), pybind11, ninja and numpy, and nvcc; pytest and hypothesis for the
-# tests. No network. Every part writes under bench/results/, which is copied to FOLDER if one is
-# named, as soon as it ends; what could not run says why in gpu_parts.json. It always builds; PART
-# chooses among tests, memcheck, racecheck, initcheck, limits, step, epochs, convolutions, columns.
+# tests. No network. Every part writes under bench/results/, and to FOLDER if one is named, as soon as
+# it ends; what could not run says why in gpu_parts.json. It always builds; PART chooses among tests,
+# memcheck, racecheck, initcheck, limits, step, epochs, columns, convolutions; all if omitted.
+# The exit status is 1 if any part failed or was stopped.
 set -uo pipefail
+folder=${TO:+$(realpath -m "$TO")}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 results=bench/results
 python=${PYTHON:-python3}
 export PYTHONPATH="$PWD:$PWD/tests${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 export PYDENOISE_BUILD=cuda PYDENOISE_CUDA_ARCHITECTURES=native
-folder=${1:-}
-wanted=" ${*:2} "
-[ -n "${wanted// /}" ] ||
-  wanted=" tests memcheck racecheck initcheck limits step epochs convolutions columns "
+timed="limits step epochs columns convolutions"
+known="tests memcheck racecheck initcheck $timed"
+for name in "$@"; do
+  [[ " $known " == *" $name "* ]] || { echo "gpu.sh: there is no part $name, but $known" >&2; exit 2; }
+done
+wanted=" ${*:-$known} "
 mkdir -p "$results" ${folder:+"$folder"}
+rm -f "$results"/gpu_*.log
+for name in $wanted; do rm -f "$results/gpu_$name.json"; done
 parts=$results/gpu_parts.json
 echo "{}" >"$parts"
 
 # note PART TEXT: keeps how a part ended.
 note() {
-  flock "$parts" "$python" - "$parts" "$1" "$2" <<'PY'
+  (
+    flock 9
+    "$python" - "$parts" "$1" "$2" <<'PY'
 import json, sys
 path, part, text = sys.argv[1:]
 found = json.load(open(path)) | {part: text}
 json.dump(found, open(path, "w"), indent=1)
 PY
+    if [ -n "$folder" ]; then
+      cat "$results"/gpu_*.log >"$folder/gpu.log"
+      for name in parts $wanted; do cp "$results/gpu_$name.json" "$folder" 2>/dev/null; done
+    fi
+  ) 9>"$results/gpu_note.log"
   echo "gpu.sh: $1: $2"
-  if [ -n "$folder" ]; then cat "$results"/gpu_*.log >"$folder/gpu.log"; cp "$results"/gpu_*.json "$folder"; fi
 }
 
 # part NAME SECONDS COMMAND...: runs it within so many seconds, its output in a log.
@@ -84,6 +96,8 @@ else
 fi
 
 wait
-for name in limits:15 step:90 epochs:30 columns:25 convolutions:60; do
-  if chosen "${name%:*}"; then part "${name%:*}" "${name#*:}" "$python" bench/gpu.py "${name%:*}"; fi
+declare -A seconds=([limits]=15 [step]=150 [epochs]=30 [columns]=25 [convolutions]=60)
+for name in $timed; do
+  if chosen "$name"; then part "$name" "${seconds[$name]}" "$python" bench/gpu.py "$name"; fi
 done
+! grep -q '": "\(failed\|stopped\)' "$parts"

@@ -20,6 +20,9 @@ def part(name: str) -> Any:
     if name not in FIGURES:
         text = (readme.RESULTS / f"gpu_{name}.json").read_text(encoding="utf-8")
         FIGURES[name] = json.loads(text)
+        there, first = (FIGURES[each]["environment"] for each in (name, next(iter(FIGURES))))
+        if there != first:
+            raise SystemExit(f"gpu_{name}.json is of another run or device: {there}, not {first}")
     return FIGURES[name]["figures"]
 
 
@@ -59,14 +62,25 @@ def operations() -> list[list[str]]:
 
 
 def columns() -> list[list[str]]:
+    """im2col and col2im: torch's time over ours, and our share of the copies' bandwidth."""
     rows = []
+    bandwidth = 1e3 * part("limits")["copy"]["gigabytes_a_second"]  # bytes in a microsecond
     for key, found in part("columns").items():
         us = {way: microseconds(found, way) for way in found if way != "bytes"}
+        copied = found["bytes"] / bandwidth
         rows.append(
             [key, f"{us['unfold'] / us['im2col']:.1f}x", f"{us['fold'] / us['col2im']:.1f}x",
-             f"{us['copy'] / us['im2col']:.0%}", f"{us['copy'] / us['col2im']:.0%}"]
+             f"{copied / us['im2col']:.0%}", f"{copied / us['col2im']:.0%}"]
         )  # fmt: skip
     return rows
+
+
+def found_by() -> str:
+    """How the tests and the sanitizer ended."""
+    parts = json.loads((readme.RESULTS / "gpu_parts.json").read_text(encoding="utf-8"))
+    names = "tests", "memcheck", "racecheck", "initcheck"
+    ends = [(name, parts[name].partition(": ")[2].strip("= ")) for name in names]
+    return "; ".join(f"{name}: {end}" for name, end in ends)
 
 
 def text() -> str:
@@ -84,16 +98,18 @@ def text() -> str:
             + "".join(f"\n\n`torch.compile` found no time at {size}." for size in untimed),
             f"10 epochs over {second['pairs']:,} pairs, batch 16, from pictures in host memory to "
             f"weights in host memory: **{second['seconds']:.1f} s** (the first run of a process "
-            f"{epochs['first run']['seconds']:.1f} s; from its start to its first kernel "
+            f"{epochs['first run']['seconds']:.1f} s; from its start to its first kernel, the "
+            "drawing of the pictures between them, "
             f"{epochs['process start to first kernel']['seconds']:.1f} s, to capture a step "
             f"{1000 * capture['seconds']:.0f} ms).",
             "3x3 convolutions of the paper's U-Net, batch 4, kernels alone: cuDNN's time by ours.",
             readme.table(["", "median", "worst", "best", "0.7x or more"], operations()),
-            "The patch matrix, against torch's and against a copy of as many bytes:",
+            "The patch matrix, against torch's and against copying as many bytes at that rate:",
             readme.table(
                 ["", "im2col / unfold", "col2im / fold", "im2col, of copy", "col2im, of copy"],
                 columns(),
             ),
+            f"What looked for faults: {found_by()}.",
         ]
     )
 

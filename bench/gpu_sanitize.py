@@ -9,9 +9,17 @@ from pydenoise import models, nn, ops, optim
 from pydenoise.objectives import Noise2Noise
 
 
-def convolutions(channels: int, out_channels: int, stride: int, groups: int) -> None:
-    x = torch.rand(2, channels, 9, 11, device="cuda")
-    w = torch.rand(out_channels, channels // groups, 3, 3, device="cuda")
+def convolutions(
+    channels: int,
+    out_channels: int,
+    stride: int,
+    groups: int,
+    size: tuple[int, int, int] = (2, 9, 11),
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    batch, *side = size
+    x = torch.rand(batch, channels, *side, device="cuda", dtype=dtype)
+    w = torch.rand(out_channels, channels // groups, 3, 3, device="cuda", dtype=dtype)
     for picture in (x, x.contiguous(memory_format=torch.channels_last)):
         for algorithm in ("implicit", "im2col"):
             with pydenoise.use_algorithm(algorithm):
@@ -35,6 +43,11 @@ def training(loss: nn.Loss, rule: type[optim.Optimizer]) -> None:
 
 for arguments in ((3, 48, 2, 1), (48, 3, 1, 1), (20, 36, 1, 1), (6, 9, 2, 3)):
     convolutions(*arguments)
+# as many pictures as large tiles and the medium one ask for
+for many, columns in ((17, 32), (17, 36), (17, 61), (5, 48)):
+    convolutions(4, columns, 1, 1, (many, 46, 45))
+convolutions(36, 36, 1, 1, (9, 124, 122))
+convolutions(6, 9, 2, 3, dtype=torch.float64)
 training(nn.MSELoss(), optim.SGD)
 training(nn.L1Loss(), optim.Adam)
 leaky = ops.leaky_relu(torch.randn(1001, device="cuda"), 0.1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import pytest
 import torch
@@ -130,3 +130,55 @@ def test_a_capture_that_breaks_off_leaves_nothing_behind(cuda: Torch, while_it_r
         assert ops.captured(work, GPU) is None
     assert (cuda.device.index, cuda.stream) == (0, "default")
     assert memory._pools.own is pool
+
+
+class _Queue:
+    """A stream that writes down what it waits for."""
+
+    def __init__(self, log: list[tuple[int, int]], number: int) -> None:
+        self._log, self.cuda_stream, self.device = log, number, GPU
+
+    def wait_stream(self, other: _Queue) -> None:
+        self._log.append((self.cuda_stream, other.cuda_stream))
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """What waited for what while a graph is captured: (stream, of which stream), 0 the main one."""
+    log: list[tuple[int, int]] = []
+    main, numbers = _Queue(log, 0), iter(range(1, 9))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: main)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: _Queue(log, next(numbers)))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    return log
+
+
+def test_branches_start_after_what_they_read_and_end_before_it_is_used_again(
+    waits: list[tuple[int, int]],
+) -> None:
+    with ops.Deferred() as deferred:
+        read = torch.empty(1)
+        alive = weakref.ref(read)
+        assert deferred.branch("weight", GPU, read) == (3, 1)
+        assert deferred.branch("bias", GPU) == (3, 2)
+        assert deferred.branch("weight", GPU) == (3, 1)
+        assert waits == [(1, 0), (2, 0), (1, 0)]
+        del read
+        assert alive() is not None
+        deferred.join()
+        assert waits[3:] == [(0, 1), (0, 2)]
+        assert alive() is None
+        assert deferred.branch("weight", GPU) == (3, 3)
+    assert waits[5:] == [(3, 0), (0, 3)]
+
+
+def test_branches_are_joined_when_a_capture_is_interrupted(waits: list[tuple[int, int]]) -> None:
+    def interrupted() -> None:
+        with ops.Deferred() as deferred:
+            deferred.branch("bias", GPU)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert waits == [(1, 0), (0, 1)]

@@ -121,7 +121,7 @@ Status conv2d_grad_weight(T* grad_weight, Pictures<const T> grad_output, Picture
   p.out_group = s.group_in_channels() * s.taps() * channels;
   p.parts = weight_parts(s);
   // whole panels, but not beyond what 32 bits hold when the last part begins
-  p.part_steps = static_cast<int32_t>(ceil_div(ceil_div(pixels, p.parts), 16) * 16);
+  p.part_steps = static_cast<int32_t>(ceil_div(ceil_div(pixels, p.parts), 32) * 32);
   p.out_part = s.groups * p.out_group;
   p.phase[0] = {convolution.steps, convolution.rows};  // weights are rows, pixels steps
   const Status status = multiply(p, false, stream);

@@ -35,7 +35,9 @@ class ResidentTensors:
     """Pairs of two uint8 tensors (N, C, H, W)."""
 
     def __init__(self, first: Tensor, second: Tensor, device: torch.device) -> None:
-        self._levels = torch.stack([first.to(device), second.to(device)])
+        self._levels = torch.empty((2, *first.shape), dtype=torch.uint8, device=device)
+        for levels, pictures in zip(self._levels, (first, second), strict=True):
+            levels.copy_(pictures)
         # by a number, a GPU multiplies with its reciprocal: other bits
         self._full = torch.full((), 255.0, device=device)
 

@@ -44,7 +44,8 @@ class Deferred:
     """Scope in which the calling thread waits for no number of the device.
 
     While a CUDA graph is captured inside, gradients of weights and of biases each get a branch of
-    their own beside that of the inputs, up to an optimizer's step or the end of the scope.
+    their own beside that of the inputs. They may be read from an optimizer's step, or the end of
+    the scope, on.
 
     Attributes
     ----------
@@ -60,7 +61,7 @@ class Deferred:
     def __init__(self, rule: Tensor | None = None) -> None:
         self.numbers: list[Tensor] = []
         self.rule = rule
-        self._branches: dict[str, torch.cuda.Stream] = {}
+        self._branches: dict[tuple[str, torch.device], torch.cuda.Stream] = {}
         self._held: list[object] = []
 
     def __enter__(self) -> Deferred:
@@ -75,19 +76,24 @@ class Deferred:
         trace: TracebackType | None,
     ) -> None:
         _of_thread.deferred = self._outer
-        if error is None:
+        try:
             self.join()
-        self._forget()
+        except RuntimeError:  # of a capture that has failed: what was raised inside says more
+            if error is None:
+                raise
+        finally:
+            self._forget()
 
     def branch(self, name: str, device: torch.device, *held: object) -> tuple[int, int]:
         """Where to work beside what comes next; keeps what is read there from being used again."""
-        if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
+        if device.type != "cuda" or not _is_capturing(device):
             return queue_of(device)
-        if name not in self._branches:
-            self._branches[name] = torch.cuda.Stream(device)
-        self._branches[name].wait_stream(torch.cuda.current_stream(device))
+        stream = self._branches.get((name, device))
+        if stream is None:
+            stream = self._branches[name, device] = torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
         self._held += held
-        return device.index or 0, self._branches[name].cuda_stream
+        return device.index or 0, stream.cuda_stream
 
     def join(self) -> None:
         """Let what comes next wait for all branches."""
@@ -103,6 +109,11 @@ class Deferred:
 def is_deferring() -> bool:
     """True inside a `Deferred` of the calling thread."""
     return _of_thread.deferred is not None
+
+
+def _is_capturing(device: torch.device) -> bool:
+    with torch.cuda.device(device):
+        return torch.cuda.is_current_stream_capturing()
 
 
 def _branch(name: str, device: torch.device, *held: object) -> tuple[int, int]:
@@ -153,13 +164,13 @@ class Library:
     def conv2d_grad_weight(self, is_double: bool, dest: Tensor, *rest: Any) -> None:
         count = self._module.conv2d_grad_weight_workspace(is_double, rest[-2])
         scratch = _scratch(dest, count)
-        where = _branch("weight", dest.device, scratch, *rest)
+        where = _branch("weight", dest.device, scratch, dest, *rest)
         self._module.conv2d_grad_weight(is_double, dest, *rest, scratch, *where)
 
     def conv2d_grad_bias(self, is_double: bool, dest: Tensor, *rest: Any) -> None:
         count = self._module.conv2d_grad_bias_workspace(is_double, rest[-2])
         scratch = _scratch(dest, count)
-        where = _branch("bias", dest.device, scratch, *rest)
+        where = _branch("bias", dest.device, scratch, dest, *rest)
         self._module.conv2d_grad_bias(is_double, dest, *rest, scratch, *where)
 
     def mse_loss(self, is_double: bool, input: Tensor, target: Tensor) -> float:
