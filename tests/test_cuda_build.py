@@ -105,7 +105,7 @@ def calls(module: ModuleType) -> dict[str, tuple[object, ...]]:
     x, weight, bias, sizes = torch.zeros(16), torch.zeros(1), torch.zeros(1), (1, 1, 4, 4)
     scratch, double = torch.zeros(1024), torch.zeros(1, dtype=torch.float64)
     rule, strides = torch.zeros(8, dtype=torch.float64), (1, 1, 1)
-    finish = shape, False, 0, 0.0, None
+    finish = shape, False, 0, 0.0, None, scratch
     entries: dict[str, tuple[object, ...]] = {
         "im2col": (x, x, False, shape),
         "col2im": (x, False, x, shape),
