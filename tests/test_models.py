@@ -55,7 +55,7 @@ def test_inits_by_name_reach_every_layer() -> None:
     ("architecture", "error", "match"),
     [
         ("autoencoder", TypeError, "must be a dict, got str"),
-        ({}, ValueError, "unknown network None; known are autoencoder, unet"),
+        ({}, ValueError, "unknown network None; known are autoencoder, halved, unet"),
         (
             {"name": "unet"},
             ValueError,

@@ -67,7 +67,14 @@ def small_unet() -> nn.Module:
     return models.small_unet(width=12, depth=2, seed=3)
 
 
-MAKERS = [autoencoder, plain, unet, small_unet, uneven]
+def halved() -> nn.Module:
+    """Strides, gaps between taps, and layers that are added to their input."""
+    model = models.halved(width=12, dilations=(1, 2), seed=3)
+    torch.nn.init.normal_(model[-1].weight, generator=torch.Generator().manual_seed(3))
+    return model
+
+
+MAKERS = [autoencoder, plain, unet, small_unet, halved, uneven]
 SIZES = [(31, 31), (32, 33), (31, 257), (8, 700), (255, 9), (65, 130), (1, 90)]
 each_model = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
 

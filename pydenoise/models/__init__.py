@@ -7,14 +7,20 @@ from typing import Any
 
 from pydenoise import nn
 from pydenoise.models.autoencoder import autoencoder
+from pydenoise.models.halved import halved
 from pydenoise.models.unet import small_unet, unet
 from pydenoise.models.zero_shot import zero_shot
 
-__all__ = ["autoencoder", "build", "small_unet", "unet", "zero_shot"]
+__all__ = ["autoencoder", "build", "halved", "small_unet", "unet", "zero_shot"]
 
-_BUILDERS: dict[str, Callable[..., nn.Module]] = {"autoencoder": autoencoder, "unet": unet}
+_BUILDERS: dict[str, Callable[..., nn.Module]] = {
+    "autoencoder": autoencoder,
+    "halved": halved,
+    "unet": unet,
+}
 _ARGUMENTS = {
     "autoencoder": {"channels", "in_channels"},
+    "halved": {"channels", "width", "dilations"},
     "unet": {"channels", "width", "depth", "residual"},
 }
 
