@@ -43,6 +43,7 @@ def save_weights(
     *,
     value_range: tuple[float, float] | None = None,
     trained_on: str = "",
+    half: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Save a network's weights with what is needed to build it again.
@@ -58,6 +59,8 @@ def save_weights(
         where they are those of the dtype's range.
     trained_on : str
         The data in words.
+    half : bool
+        Whether to round the weights to float16, for half the bytes; they come back as float32.
     overwrite : bool
         Whether an existing file may be replaced.
 
@@ -89,7 +92,10 @@ def save_weights(
         "trained_on": trained_on,
         "sha256": "0" * _DIGEST_SIZE,
     }
-    content = _serialized(model.state_dict(), metadata)
+    state = model.state_dict()
+    if half:
+        state = {name: values.half() for name, values in state.items()}
+    content = _serialized(state, metadata)
     place = content.index(_DIGEST_KEY) + len(_DIGEST_KEY)
     digest = _digest(content, place).encode()
     try:
@@ -204,7 +210,7 @@ def _metadata(path: Path, content: bytes) -> tuple[dict[str, str], int]:
             raise _no_weights(path, f"a header without {field}")
     if text.count(_DIGEST_KEY) != 1:
         raise _no_weights(path, "a header that does not hold its sha256 once")
-    return metadata, (len(content) - start) // 4
+    return metadata, (len(content) - start) // 2
 
 
 def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:

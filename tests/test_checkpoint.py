@@ -84,6 +84,20 @@ def test_a_network_comes_back_bit_by_bit(tmp_path: Path, dtype: torch.dtype) -> 
     assert torch.equal(again.forward(x), model.forward(x))
 
 
+def test_half_the_bytes_for_three_digits(tmp_path: Path) -> None:
+    model = models.autoencoder(seed=3)
+    save_weights(tmp_path / "whole", model)
+    save_weights(tmp_path / "half", model, half=True)
+    whole, half = ((tmp_path / name).read_bytes() for name in ("whole", "half"))
+    assert len(half) < 0.51 * len(whole)
+    again, _ = load_weights(tmp_path / "half")
+    for name, values in again.state_dict().items():
+        assert values.dtype == torch.float32
+        assert torch.equal(values, model.state_dict()[name].half().float())
+    save_weights(tmp_path / "again", again, half=True)
+    assert (tmp_path / "again").read_bytes() == half
+
+
 def test_the_network_comes_in_training_mode(saved: Path) -> None:
     model, _ = load_weights(saved)
     output = model.forward(torch.rand(1, 1, 4, 4))
