@@ -21,6 +21,7 @@ from pydenoise.atomic import new_file
 PACKAGE = readme.ROOT / "pydenoise"
 ZERO_SHOT = (
     "zero_shot.py",
+    "subtraction.py",
     "objectives/zero_shot.py",
     "models/zero_shot.py",
     "optim/schedules.py",

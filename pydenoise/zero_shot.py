@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,13 +15,10 @@ from torch import Tensor
 from pydenoise import models, nn, optim
 from pydenoise.data import Picture, generator, to_tensor
 from pydenoise.data.gaps import filled, valid_pixels
-from pydenoise.data.levels import levels
-from pydenoise.inference import check_terms, denoise, map_pages
 from pydenoise.objectives import ZeroShot
 from pydenoise.steps import TrainingDiverged
-from pydenoise.tiles import bands
+from pydenoise.subtraction import scale, subtract
 
-_SAMPLED = 2**23
 _FEWEST_STEPS = 150
 
 Progress = Callable[[Mapping[str, Any]], None]
@@ -139,15 +134,8 @@ def denoise_pages(
         When the loss is not finite any more.
     """
     recipe = _recipe(recipe)
-    check_terms(picture, value_range, strength)
-    value_range = value_range or percentiles(picture)
-    if value_range is None and strength:
-        warnings.warn(
-            "holds no two different numbers, so that nothing could be learned; its pixels are kept "
-            "as they came",
-            stacklevel=2,
-        )
-    if value_range is None or not strength:
+    value_range = scale(picture, value_range, strength)
+    if value_range is None:
         return picture.with_samples(picture.samples.copy())
     parts = [slice(page, page + 1) for page in range(picture.pages)] if per_page else [slice(None)]
     output = picture.samples.copy()
@@ -155,9 +143,14 @@ def denoise_pages(
         pages = Picture(picture.samples[part], picture.alpha)
         told = progress and _timed(progress, index, len(parts))
         network = fit(pages, value_range, recipe, seed=seed, progress=told)
-        run = _turned(network, recipe.turns, max_bytes)
-        cuts = partial(bands, network)
-        denoised = map_pages(run, pages, value_range=value_range, strength=strength, bands=cuts)
+        denoised = subtract(
+            network,
+            pages,
+            value_range=value_range,
+            turns=recipe.turns,
+            strength=strength,
+            max_bytes=max_bytes,
+        )
         output[part] = denoised.samples
     return picture.with_samples(output)
 
@@ -194,27 +187,6 @@ def fit(
             progress({"step": step, "steps": recipe.steps, "loss": loss})
     model.eval()
     return model
-
-
-def percentiles(picture: Picture) -> tuple[float, float] | None:
-    """The 0.1 and 99.9 percentiles of a picture's finite colours, all pages together.
-
-    Returns
-    -------
-    (float, float) or None
-        The smallest and the largest number where the two percentiles are the same; None where
-        these are, too, or nothing is finite.
-
-    Notes
-    -----
-    Of more than 8 million pixels an even sample is looked at.
-    """
-    colours = picture.samples[..., : picture.colours]
-    bounds = levels([colours], _SAMPLED)
-    if bounds is not None and bounds[0] == bounds[1]:
-        finite = colours[np.isfinite(colours)]
-        bounds = float(finite.min()), float(finite.max())
-    return bounds if bounds is not None and bounds[0] < bounds[1] else None
 
 
 def _recipe(recipe: str | Recipe) -> Recipe:
@@ -261,23 +233,6 @@ def _example(
     if valid is None:
         return crop, None
     return crop, torch.from_numpy(np.pad(valid, even, mode))[None, None]
-
-
-def _turned(network: nn.Module, turns: int, max_bytes: int | None) -> Callable[[Tensor], Tensor]:
-    """The page less the noise that is found in it, in the mean over the ways to turn the page."""
-
-    def run(page: Tensor) -> Tensor:
-        total = torch.zeros_like(page)
-        for turn in range(turns):
-            quarters, is_mirrored = turn // 2, turn % 2 == 1
-            turned = page.rot90(quarters, (2, 3))
-            turned = turned.flip(3) if is_mirrored else turned
-            noise = denoise(network, turned.contiguous(), max_bytes=max_bytes)
-            noise = noise.flip(3) if is_mirrored else noise
-            total += noise.rot90(-quarters, (2, 3))
-        return page - total.div_(turns)
-
-    return run
 
 
 def _timed(progress: Progress, index: int, count: int) -> Progress:

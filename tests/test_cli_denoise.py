@@ -91,7 +91,7 @@ def test_a_picture_that_teaches_nothing_is_warned_of(run: Any, tmp_path: Path, v
     np.save(path, np.full((20, 30), value, np.float32))
     ended = run("denoise", path)
     assert ended.code == 0
-    assert f"warning: {path}: holds no two different numbers, so that nothing" in ended.err
+    assert f"warning: {path}: holds no two different numbers, so that no noise" in ended.err
     np.testing.assert_array_equal(np.load(tmp_path / "empty_denoised.npy"), np.load(path))
     assert "warning" not in run("denoise", path, "--strength", "0", "--overwrite").err
 
