@@ -26,7 +26,7 @@ CSRC = ROOT / "csrc"
 KERNELS = {"memory", "ops"}
 NETWORK = KERNELS | {"nn", "models", "optim", "playback", "objectives"}
 LEAVES = {"atomic", "data", "metrics", "checkpoint", "report", "diagnosis"}
-METHODS = {"inference", "zero_shot", "classic"}
+METHODS = {"inference", "builtin", "zero_shot", "classic"}
 PUBLIC = NETWORK | LEAVES | METHODS | {"training", "denoiser", "distributed", "comparison"}
 MAY_IMPORT = {
     "memory": set(),
@@ -49,10 +49,11 @@ MAY_IMPORT = {
     "tiles": {"memory", "nn"},
     "inference": NETWORK | LEAVES | {"tiles"},
     "subtraction": NETWORK | LEAVES | {"inference", "tiles"},
+    "builtin": {"nn", "data", "checkpoint", "subtraction"},
     "zero_shot": NETWORK | LEAVES | {"steps", "subtraction"},
     "classic": set(),
     "comparison": LEAVES | METHODS,
-    "denoiser": NETWORK | LEAVES | {"training", "inference", "zero_shot"},
+    "denoiser": NETWORK | LEAVES | {"training", "inference", "builtin", "zero_shot"},
     "ee559": PUBLIC,
     "benchmark": PUBLIC,
     "demo": PUBLIC,

@@ -1,0 +1,92 @@
+"""The script that trains the networks that ship: its scenes, and that a run goes on."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pydenoise import builtin
+from pydenoise.checkpoint import load_weights
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "bench"))
+import learn_builtin  # noqa: E402
+
+STEPS = 5
+
+
+@pytest.fixture(autouse=True)
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of seconds, in a folder of its own."""
+    monkeypatch.setattr(learn_builtin, "LEAVES", 200)
+    monkeypatch.setattr(learn_builtin, "LEAVES_SIDE", 80)
+    monkeypatch.setattr(learn_builtin, "SAVED_EVERY", 2)
+    monkeypatch.setattr(learn_builtin, "SNAPSHOTS", tmp_path / "snapshots")
+    scenes = np.random.default_rng(0).random((2, 100, 90, 1), np.float32)
+    monkeypatch.setattr(learn_builtin, "photographs", lambda channels: list(scenes))
+    for channels in (1, 3):
+        monkeypatch.setitem(builtin.NETWORKS, channels, tmp_path / f"{channels}.safetensors")
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = learn_builtin.learn("gray", STEPS).flatten().data.clone()
+    monkeypatch.setattr(learn_builtin, "SNAPSHOTS", tmp_path / "others")
+    pair, seen = learn_builtin.Scenes.pair, []
+
+    def stopping(self: Any, step: int) -> Any:
+        seen.append(step)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return pair(self, step)
+
+    monkeypatch.setattr(learn_builtin.Scenes, "pair", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        learn_builtin.learn("gray", STEPS)
+    assert torch.equal(learn_builtin.learn("gray", STEPS).flatten().data, whole)
+    assert seen == [0, 1, 2, 3, 2, 3, 4]
+
+
+def test_what_it_writes_says_where_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["learn_builtin.py", "gray", "--steps", "2"])
+    learn_builtin.main()
+    model, header = load_weights(builtin.NETWORKS[1])
+    assert "bench/learn_builtin.py, seed 0, 2 steps, commit" in header["trained_on"]
+    assert model.architecture["channels"] == 1
+
+
+def test_two_captures_share_the_scene_and_not_the_noise() -> None:
+    scenes = learn_builtin.Scenes(1)
+    pairs = [scenes.pair(step) for step in range(40)]
+    for first, second in pairs:
+        assert first.shape == (4, 1, 64, 64) and first.dtype == torch.float32
+        assert abs((first - second).mean()) < 6 * (first - second).std() / first.numel() ** 0.5
+        inside = (first >= 0) & (first <= 1)
+        assert inside.float().mean() > 0.995, "0 and 1 are percentiles of what is seen"
+    noise = [first - second for first, second in pairs]
+    beside = [(each[..., 1:] * each[..., :-1]).mean() / each.square().mean() for each in noise]
+    assert np.abs(beside).max() < 0.06
+    again = learn_builtin.Scenes(1).pair(7)
+    assert all(torch.equal(a, b) for a, b in zip(pairs[7], again, strict=True))
+
+
+def test_leaves_hide_one_another_and_have_colours() -> None:
+    picture = learn_builtin.leaves(3, 4, 40, 0)
+    assert picture.shape == (80, 80, 3) and picture.dtype == np.float32
+    assert picture.min() >= 0 and picture.max() <= 1 and picture.std() > 0.1
+    assert (np.ptp(picture, axis=2) > 0.1).mean() > 0.5
+
+
+def test_unknown_names_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["learn_builtin.py", "grey"])
+    with pytest.raises(SystemExit):
+        learn_builtin.main()
+    assert "unknown network grey; known are gray, colour" in capsys.readouterr().err
