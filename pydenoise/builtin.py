@@ -57,11 +57,6 @@ def denoise_pages(
     pydenoise.checkpoint.WeightsError
         Where the weights are missing from the package, or damaged.
 
-    Notes
-    -----
-    Learning on from the picture itself, as `pydenoise.zero_shot` learns, makes the networks worse,
-    by 0.2 dB in 200 gentle steps: halves of a picture teach a blur.
-
     Examples
     --------
     >>> import numpy as np
@@ -94,7 +89,7 @@ def network_for(picture: Picture) -> Module:
     if picture.colours not in NETWORKS:
         raise ValueError(
             f"builtin: the networks that ship take gray and RGB, the picture has {picture.colours} "
-            "channels; take zero-shot, which learns from the picture"
+            "channels; take zero-shot: method='zero-shot', --method zero-shot"
         )
     return _loaded(NETWORKS[picture.colours])
 
@@ -102,5 +97,8 @@ def network_for(picture: Picture) -> Module:
 @cache
 def _loaded(path: Path) -> Module:
     if not path.is_file():
-        raise WeightsError(f"{path}: is missing; install pydenoise again, or take zero-shot")
+        raise WeightsError(
+            f"{path}: is missing; install pydenoise again, or take zero-shot: method='zero-shot', "
+            "--method zero-shot"
+        )
     return load_weights(path)[0].eval()

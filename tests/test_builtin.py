@@ -1,0 +1,166 @@
+"""The networks that ship: what they are, how well they know noise, what may come as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pydenoise import builtin, inference, subtraction, tiles, zero_shot
+from pydenoise.checkpoint import WeightsError, load_weights
+from pydenoise.data import Picture, to_tensor
+
+each_network = pytest.mark.parametrize("channels", builtin.NETWORKS)
+
+
+def squares(channels: int, sigma: float = 0.1) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Even squares of 12x12 pixels with noise, and without."""
+    random = np.random.default_rng(0)
+    clean = np.kron(random.uniform(0.2, 0.8, (8, 8, channels)), np.ones((12, 12, 1)))
+    return clean + sigma * random.standard_normal(clean.shape), clean
+
+
+def decibels(denoised: np.ndarray[Any, Any], clean: np.ndarray[Any, Any]) -> float:
+    return float(-10 * np.log10(np.mean((denoised - clean) ** 2)))
+
+
+def denoised(array: np.ndarray[Any, Any], **terms: Any) -> np.ndarray[Any, Any]:
+    return builtin.denoise_pages(Picture.of(array), **terms).array
+
+
+@each_network
+def test_what_ships(channels: int) -> None:
+    model, header = load_weights(builtin.NETWORKS[channels])
+    assert header["architecture"]["name"] == "halved"
+    assert header["architecture"]["channels"] == channels
+    assert header["value_range"] == (0, 1)
+    for word in ("bench/learn_builtin.py", "seed 0", "steps", "commit", "scikit-image"):
+        assert word in header["trained_on"]
+    assert {parameter.data.dtype for parameter in model.parameters()} == {torch.float32}
+    assert builtin.NETWORKS[channels].stat().st_size < 250_000
+
+
+@each_network
+def test_noise_is_known_when_it_is_seen(channels: int) -> None:
+    picture, clean = squares(channels)
+    found = denoised(picture)
+    assert decibels(found, clean) > decibels(picture, clean) + 7
+    assert abs(found.mean() - picture.mean()) < 1e-3
+
+
+def test_it_knows_more_than_one_picture_teaches() -> None:
+    picture, clean = squares(1)
+    recipe = zero_shot.RECIPES["fast"]._replace(steps=250)
+    learned = zero_shot.denoise_pages(Picture.of(picture), recipe=recipe).array
+    assert decibels(denoised(picture), clean) > decibels(learned, clean) + 1
+
+
+def test_the_noise_is_the_mean_over_eight_ways_to_turn_the_page() -> None:
+    picture = squares(1)[0][:60, :50]
+    low, high = subtraction.percentiles(Picture.of(picture)) or (0, 0)
+    network, page = load_weights(builtin.NETWORKS[1])[0], to_tensor(picture, (low, high))
+    noise = torch.zeros_like(page)
+    for quarters in range(4):
+        turned = page.rot90(quarters, (2, 3)).contiguous()
+        found = inference.denoise(network, turned)
+        mirrored = inference.denoise(network, turned.flip(3)).flip(3)
+        noise += (found + mirrored).rot90(-quarters, (2, 3))
+    expected = (page - noise / 8)[0, 0].numpy() * (high - low) + low
+    np.testing.assert_allclose(denoised(picture)[..., 0], expected, rtol=0, atol=1e-6)
+
+
+def test_a_network_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = Picture.of(squares(1)[0])
+    network = builtin.network_for(picture)
+    assert not network.training
+    monkeypatch.setattr(builtin, "load_weights", None)
+    assert builtin.network_for(picture) is network
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype"), [(0, 4095, ">u2"), (-500, 1e5, np.float32), (0, 1e-6, np.float64)]
+)
+def test_the_scale_of_a_picture_does_not_matter(low: float, high: float, dtype: Any) -> None:
+    unit = squares(1, sigma=0.04)[0]
+    assert unit.min() > 0 and unit.max() < 1
+    scaled = denoised((low + (high - low) * unit).astype(dtype))
+    assert scaled.dtype == np.dtype(dtype)
+    found = (scaled.astype(float) - low) / (high - low)
+    step = 1 / (high - low) if np.dtype(dtype).kind == "u" else 0
+    assert np.abs(found - denoised(unit)).max() <= 1e-4 + 2 * step
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 2), (3, 5), (33, 7), (65, 66, 3)])
+def test_any_size(size: tuple[int, ...]) -> None:
+    picture = np.random.default_rng(0).random(size)
+    if size == (1, 1):
+        with pytest.warns(UserWarning, match="no two different numbers"):
+            np.testing.assert_array_equal(denoised(picture), picture)
+    else:
+        found = denoised(picture)
+        assert found.shape == size and np.isfinite(found).all()
+
+
+def test_alpha_and_pixels_that_are_no_numbers_stay() -> None:
+    picture = np.concatenate([squares(3)[0], np.ones((96, 96, 1))], axis=2)
+    holes = picture.copy()
+    holes[5:9, 7:30, 0], holes[40, 41, 1], holes[0, 0, 2] = np.nan, np.inf, -np.inf
+    holes[50, 50, 3] = 0.25
+    found, whole = denoised(holes), denoised(picture)
+    outside = np.isfinite(holes)
+    np.testing.assert_array_equal(found[~outside], holes[~outside])
+    np.testing.assert_array_equal(found[..., 3], holes[..., 3])
+    assert np.abs(found - whole)[..., :3][60:].max() < 1e-2
+
+
+@pytest.mark.parametrize("value", [np.uint8(7), np.float32(-1.5), np.float64("nan")])
+def test_a_constant_picture_stays(value: Any) -> None:
+    picture = np.full((30, 30, 3), value)
+    with pytest.warns(UserWarning, match="no two different numbers, so that no noise"):
+        np.testing.assert_array_equal(denoised(picture), picture)
+
+
+def test_pages_of_a_stack_share_their_scale() -> None:
+    pages = np.stack([squares(1)[0], 3 * squares(1)[0] + 1])
+    value_range = subtraction.percentiles(Picture(pages))
+    found = builtin.denoise_pages(Picture(pages)).samples
+    for before, page in zip(pages, found, strict=True):
+        alone = builtin.denoise_pages(Picture(before[None]), value_range=value_range)
+        np.testing.assert_array_equal(alone.samples[0], page)
+
+
+def test_strength() -> None:
+    picture = squares(1)[0]
+    full = denoised(picture)
+    np.testing.assert_array_equal(denoised(picture, strength=0), picture)
+    half = denoised(picture, strength=0.5)
+    np.testing.assert_allclose(half, (picture + full) / 2, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="strength must be from 0 to 1, got 2"):
+        denoised(picture, strength=2)
+
+
+def test_memory_may_be_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = squares(3)[0][:, :40]
+    whole = denoised(picture)
+    np.testing.assert_array_equal(denoised(picture, max_bytes=5 * 10**5), whole)
+    with pytest.raises(ValueError, match="max_bytes=10 does not hold"):
+        denoised(picture, max_bytes=10)
+    monkeypatch.setattr(tiles, "_BAND_PIXELS", 20 * 40)
+    np.testing.assert_allclose(denoised(picture), whole, rtol=0, atol=1e-6)
+
+
+def test_other_channels_are_refused() -> None:
+    picture = Picture(np.random.default_rng(0).random((1, 8, 8, 5)))
+    with pytest.raises(ValueError, match=r"take gray and RGB, the picture has 5 channels; .*zero"):
+        builtin.denoise_pages(picture)
+
+
+def test_missing_weights_are_named_with_the_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(builtin.NETWORKS, 1, tmp_path / "gray.safetensors")
+    with pytest.raises(WeightsError, match=r"gray.* is missing; install.*again, or.* zero-shot"):
+        denoised(squares(1)[0])
