@@ -5,8 +5,9 @@
     python bench/quality.py W2S-8bit FMD-sample S95-repeated --real [--models WEIGHTS ...]
 
 By default clean pictures get noise of a fixed seed, and every method gets them. `--recipes` holds
-the fast recipe against the paper's on the centres of eight pictures. `--real` takes microscopy and
-repeated captures, laid out as their folders are published, against the mean of many captures.
+zero-shot's fast recipe against the paper's on the centres of eight pictures. `--real` takes
+microscopy and repeated captures, laid out as their folders are published, against the mean of many
+captures.
 
 Each figure is kept in bench/results/quality.json when it is measured; a run that was stopped goes
 on where it was. What is kept holds for the same noisy picture and the same code of the method. At
@@ -32,6 +33,7 @@ from quality_cache import Cache, Contender, Scene
 from pydenoise import benchmark, comparison, data
 
 NOISES = ("gauss:15", "gauss:25", "gauss:50", "poisson:30")
+REAL = ("builtin", "zero-shot")
 RECIPES = ("zero-shot", "zero-shot-paper")
 RECIPE_NOISES = ("gauss:25", "poisson:30")
 RECIPE_SIDE = 192
@@ -269,7 +271,7 @@ def main() -> None:
     mode.add_argument("--recipes", action="store_true", help="fast against paper, eight pictures")
     mode.add_argument("--real", action="store_true", help="captures against the mean of many")
     names = [name for name in comparison.METHODS if name != "model"]
-    parser.add_argument("--methods", nargs="+", choices=names, help="all, or zero-shot for --real")
+    parser.add_argument("--methods", nargs="+", choices=names, help="all; our own for --real")
     parser.add_argument("--models", type=Path, nargs="+", default=[], metavar="WEIGHTS")
     parser.add_argument("--noise", nargs="+", default=NOISES)
     parser.add_argument("--first", type=int, help="pictures to stop after")
@@ -277,7 +279,7 @@ def main() -> None:
     options = parser.parse_args()
     options.results.mkdir(parents=True, exist_ok=True)
     cache = Cache(options.results / "quality.json")
-    methods = options.methods or (["zero-shot"] if options.real else names)
+    methods = options.methods or (REAL if options.real else names)
     contenders = [Contender(name) for name in methods]
     contenders += [Contender("model", path) for path in options.models]
     if options.recipes:

@@ -19,16 +19,23 @@ from pydenoise import comparison
 from pydenoise.atomic import new_file
 
 PACKAGE = readme.ROOT / "pydenoise"
+_SUBTRACTION = ("subtraction.py", "data/levels.py", "inference.py")
+BUILTIN = (
+    "builtin.py",
+    "weights/gray.safetensors",
+    "weights/colour.safetensors",
+    "models/halved.py",
+    *_SUBTRACTION,
+)
 ZERO_SHOT = (
     "zero_shot.py",
-    "subtraction.py",
     "objectives/zero_shot.py",
     "models/zero_shot.py",
     "optim/schedules.py",
-    "data/levels.py",
-    "inference.py",
+    *_SUBTRACTION,
 )
 CLASSIC = ("classic.py",)
+_OURS = {"builtin": BUILTIN, "zero-shot": ZERO_SHOT, "zero-shot-paper": ZERO_SHOT}
 
 
 class Scene(NamedTuple):
@@ -60,10 +67,9 @@ class Contender(NamedTuple):
         if self.weights:
             digest.update(self.weights.read_bytes())
             return digest.digest()
-        is_ours = self.method.startswith("zero-shot")
-        for name in ZERO_SHOT if is_ours else CLASSIC:
+        for name in _OURS.get(self.method, CLASSIC):
             digest.update((PACKAGE / name).read_bytes())
-        if not is_ours:
+        if self.method not in _OURS:
             package = "bm3d" if self.method == "bm3d" else "scikit-image"
             digest.update(version(package).encode())
         return digest.digest()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import (
+        builtin,
         checkpoint,
         data,
         diagnosis,
@@ -44,6 +45,7 @@ __all__ = [
     "training",
     "checkpoint",
     "inference",
+    "builtin",
     "zero_shot",
     # in one call
     "denoise",

@@ -29,6 +29,7 @@ Array: TypeAlias = npt.NDArray[Any]
 Denoise: TypeAlias = Callable[[Array], Array]
 
 METHODS = {
+    "builtin": "built-in network",
     "zero-shot": "zero-shot, fast recipe",
     "zero-shot-paper": "zero-shot, the paper's recipe",
     "model": "a trained model",
@@ -189,6 +190,13 @@ def _best_nonlocal_means(noisy: Array, clean: Array) -> Denoise:
     return lambda picture: classic.nonlocal_means(picture, h)
 
 
+def _builtin(weights: Path | None, is_trial: bool) -> Denoise:
+    from pydenoise import builtin
+    from pydenoise.data import Picture
+
+    return lambda noisy: builtin.denoise_pages(Picture.of(noisy)).array
+
+
 def _zero_shot(recipe: str, weights: Path | None, is_trial: bool) -> Denoise:
     from pydenoise import zero_shot
     from pydenoise.data import Picture
@@ -208,6 +216,7 @@ def _model(weights: Path, is_trial: bool) -> Denoise:
 
 
 _LOADERS: dict[str, Callable[..., Denoise]] = {
+    "builtin": _builtin,
     "zero-shot": partial(_zero_shot, "fast"),
     "zero-shot-paper": partial(_zero_shot, "paper"),
     "model": _model,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pydenoise import inference, optim, zero_shot
+from pydenoise import builtin, inference, optim, zero_shot
 from pydenoise.checkpoint import load_weights
 from pydenoise.data import PairSource, Picture, TensorPairs
 from pydenoise.nn import Module
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Anything = TypeVar("Anything")
 
+_METHODS = ("auto", "builtin", "zero-shot")
 _MODES = ("L", "LA", "RGB", "RGBA", "I;16", "I", "F")
 
 
@@ -28,6 +29,7 @@ def denoise(
     picture: Anything,
     model: Module | str | PathLike[str] | None = None,
     *,
+    method: str = "auto",
     axes: str | None = None,
     value_range: tuple[float, float] | None = None,
     strength: float = 1.0,
@@ -44,14 +46,17 @@ def denoise(
         pictures are pages of one stack. Pillow's modes L, LA, RGB, RGBA, I;16, I and F. Whole
         numbers or floating point, of any range.
     model : Module or path, optional
-        A denoiser or its weights file. Without one a network learns from the picture itself,
-        `pydenoise.zero_shot`, which takes some seconds and needs noise that is independent between
-        pixels.
+        A denoiser or its weights file.
+    method : {"auto", "builtin", "zero-shot"}
+        What does it without a model, where noise must be independent between pixels:
+        `pydenoise.builtin`, a network that ships, for gray and RGB; `pydenoise.zero_shot`, which
+        learns from the picture itself, for some seconds. `auto` is zero-shot for other channels
+        and where a term of it is given, and the network that ships for all else.
     axes : str, optional
         For an array, a letter for each dimension: Y and X, S for colours, any other counts pages.
     value_range : (float, float), optional
         The numbers that are 0 and 1 to the network. If omitted: for a model the range of the dtype,
-        or 0 and 1 for floating point; for zero-shot the percentiles of the picture.
+        or 0 and 1 for floating point; without one the percentiles of the picture.
     strength : float
         From 0, the noisy picture, to 1.
     max_bytes : int, optional
@@ -68,27 +73,35 @@ def denoise(
     Raises
     ------
     TypeError
-        For anything else, or terms of zero-shot beside a model.
+        For anything else, or terms of zero-shot beside a model or another method.
     ValueError
-        For shapes, modes, axes, ranges and strengths that are none of the above.
+        For methods, shapes, modes, axes, ranges and strengths that are none of the above.
 
     Examples
     --------
     >>> noisy = np.random.default_rng(0).normal(100, 5, (64, 64))
-    >>> short = zero_shot.RECIPES["fast"]._replace(steps=100)
-    >>> bool(denoise(noisy, recipe=short).std() < noisy.std() / 2)
+    >>> bool(denoise(noisy).std() < noisy.std() / 5)
     True
     """
+    if method not in _METHODS:
+        raise ValueError(f"denoise: unknown method {method!r}; known are {', '.join(_METHODS)}")
+    if model is not None and method != "auto":
+        raise TypeError(f"denoise: give either a model or the method {method!r}")
     pages, back = _pages(picture, axes)
     terms: dict[str, Any] = {
         "value_range": value_range,
         "strength": strength,
         "max_bytes": max_bytes,
     }
-    if model is None:
+    if model is None and method == "auto":
+        is_for_builtin = pages.colours in builtin.NETWORKS and not zero_shot_terms
+        method = "builtin" if is_for_builtin else "zero-shot"
+    if method == "zero-shot":
         return back(zero_shot.denoise_pages(pages, **terms, **zero_shot_terms))
     if zero_shot_terms:
         raise TypeError(f"denoise: {', '.join(zero_shot_terms)} is for zero-shot, without a model")
+    if model is None:
+        return back(builtin.denoise_pages(pages, **terms))
     return back(inference.denoise_pages(_network(model), pages, **terms))
 
 

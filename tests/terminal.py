@@ -76,8 +76,12 @@ def weights(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Zero-shot and models do nothing but note what they were asked for, and report progress."""
+    """Methods do nothing but note what they were asked for; zero-shot reports progress."""
     asked: list[dict[str, Any]] = []
+
+    def builtin(picture: Picture, **options: Any) -> Picture:
+        asked.append({"picture": picture, "method": "builtin", **options})
+        return smoothed(picture)
 
     def zero_shot(picture: Picture, *, progress: Any, **options: Any) -> Picture:
         asked.append({"picture": picture, **options})
@@ -89,6 +93,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         asked.append({"picture": picture, "threads": torch.get_num_threads(), **options})
         return smoothed(picture)
 
+    monkeypatch.setattr("pydenoise.builtin.denoise_pages", builtin)
     monkeypatch.setattr("pydenoise.zero_shot.denoise_pages", zero_shot)
     monkeypatch.setattr("pydenoise.inference.denoise_pages", model)
     return asked

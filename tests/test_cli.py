@@ -56,6 +56,7 @@ def test_module_runs_as_the_command() -> None:
         ["train"],
         ["denoise", "x.png", "--strength", "2"],
         ["denoise", "x.png", "--method", "model"],
+        ["denoise", "x.png", "--method", "builtin", "-m", "w.safetensors"],
         ["denoise", "x.png", "--method", "zero-shot", "-m", "w.safetensors"],
         ["denoise", "x.png", "-m", "w.safetensors", "--recipe", "paper"],
         ["denoise", "x.png", "--max-mem", "plenty"],

@@ -115,7 +115,7 @@ def test_dry_run_says_all_and_does_nothing(
         f"{tree / name} -> {tmp_path / 'out' / name} (25x20, 3 channels)"
         for name in ("1.png", "b/2.tif", "b/c/1.png")
     ]
-    assert "method: zero-shot" in ended.err
+    assert "method: builtin" in ended.err
     told = run(*words, "--json").json()
     assert [Path(file["output"]).name for file in told["files"]] == ["1.png", "2.tif", "1.png"]
     (tree / "b" / "4.png").write_bytes(b"")
@@ -227,7 +227,7 @@ def test_a_full_disk_leaves_no_half_file(
     assert names(out) == ["1.png", "2.png"]
 
 
-@pytest.mark.parametrize("where", ["pydenoise.zero_shot.denoise_pages", "os.fsync"])
+@pytest.mark.parametrize("where", ["pydenoise.builtin.denoise_pages", "os.fsync"])
 def test_an_interrupt_leaves_no_half_file(
     run: Any,
     folder: Path,
@@ -255,10 +255,10 @@ def test_faults_of_the_method_name_the_picture(
     run: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
-        raise ValueError("zero_shot: picture has 2x2 pixels; expected more")
+        raise ValueError("builtin: picture has 2x2 pixels; expected more")
 
-    monkeypatch.setattr("pydenoise.zero_shot.denoise_pages", refuse)
+    monkeypatch.setattr("pydenoise.builtin.denoise_pages", refuse)
     ended = run("denoise", folder / "0.png")
     assert ended.code == 2
-    assert ended.err.endswith(f"error: {folder / '0.png'}: zero_shot: picture has 2x2 pixels; "
+    assert ended.err.endswith(f"error: {folder / '0.png'}: builtin: picture has 2x2 pixels; "
                               "expected more\n")  # fmt: skip

@@ -12,6 +12,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from terminal import picture
 
+from pydenoise import builtin
 from pydenoise.cli.progress import Batch
 from pydenoise.data import read, read_picture, write
 from pydenoise.metrics import psnr_per_image, ssim
@@ -23,9 +24,27 @@ def test_one_picture_and_nothing_else(run: Any, folder: Path, calls: list[dict[s
     photo = folder / "0.png"
     ended = run("denoise", photo)
     assert ended.code == 0, ended.err
-    assert ended.err.startswith("method: zero-shot, since no model is given (-m)\n")
-    assert f"{photo} 100%  loss 0.25000  0 s left\n" in ended.err
+    assert ended.err.startswith("method: builtin, since no model is given (-m)\n")
     assert ended.out.startswith(f"{folder / '0_denoised.png'}\n")
+    (call,) = calls
+    np.testing.assert_array_equal(call.pop("picture").array, read(photo))
+    terms = {"value_range": None, "strength": 1.0, "max_bytes": None}
+    assert call == {"method": "builtin", **terms}
+    again = run("denoise", photo, "--method", "builtin", "--overwrite", "--max-mem", "2M", "--json")
+    result = again.json()
+    assert (result["method"], result["reason"]) == ("builtin", "as asked for")
+    assert [file["method"] for file in result["files"]] == ["builtin"]
+    assert calls[1]["max_bytes"] == 2**21
+
+
+def test_zero_shot_where_it_is_asked_for(
+    run: Any, folder: Path, calls: list[dict[str, Any]]
+) -> None:
+    photo = folder / "0.png"
+    ended = run("denoise", photo, "--method", "zero-shot")
+    assert ended.code == 0, ended.err
+    assert ended.err.startswith("method: zero-shot, as asked for\n")
+    assert f"{photo} 100%  loss 0.25000  0 s left\n" in ended.err
     (call,) = calls
     np.testing.assert_array_equal(call.pop("picture").array, read(photo))
     assert call == {
@@ -36,6 +55,56 @@ def test_one_picture_and_nothing_else(run: Any, folder: Path, calls: list[dict[s
         "max_bytes": None,
         "seed": 0,
     }
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [(["--recipe", "fast"], "recipe"), (["--per-page"], "per-page"), (["--seed", "0"], "seed")],
+)
+def test_options_of_zero_shot_choose_it(
+    run: Any, folder: Path, calls: list[dict[str, Any]], words: list[str], named: str
+) -> None:
+    result = run("denoise", folder / "0.png", *words, "--json").json()
+    assert (result["method"], result["reason"]) == ("zero-shot", f"since --{named} is its own")
+    assert calls[0]["recipe"] == "fast"
+    run("denoise", folder / "1.png", *words, "--method", "builtin").refusal(
+        f"--{named} is for another method: the built-in network has learnt already"
+    )
+
+
+def test_pictures_of_other_channels_go_by_zero_shot(
+    run: Any, folder: Path, calls: list[dict[str, Any]]
+) -> None:
+    bands = folder / "0_bands.npy"
+    np.save(bands, np.random.default_rng(0).random((5, 20, 30), np.float32))
+    words = ("denoise", bands, "--axes", "SYX")
+    told = f"{bands}: method: zero-shot, since the built-in networks are for gray and RGB\n"
+    for more in (["--dry-run"], []):
+        ended = run(*words, *more)
+        assert ended.code == 0, ended.err
+        assert ended.err.startswith("method: builtin, since no model is given (-m)\n")
+        assert told in ended.err
+        (file,) = run(*words, *more, "--overwrite", "--json").json()["files"]
+        assert file["method"] == "zero-shot"
+    assert [call["recipe"] for call in calls] == ["fast", "fast"]
+    for more in (["--dry-run"], []):
+        ended = run(*words, *more, "--overwrite", "--method", "builtin")
+        assert ended.code == 2
+        assert f"error: {bands}: builtin: the networks that ship take gray and RGB" in ended.err
+        assert "the picture has 5 channels; take zero-shot" in ended.err
+
+
+def test_missing_weights_are_told_before_any_work(
+    run: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(builtin.NETWORKS, 3, tmp_path / "gone.safetensors")
+    for more in (["--dry-run"], []):
+        ended = run("denoise", folder / "0.png", *more)
+        assert ended.code == 2
+        assert ended.err.splitlines()[-1:] == [
+            f"error: {folder / '0.png'}: {tmp_path / 'gone.safetensors'}: is missing; install "
+            "pydenoise again, or take zero-shot: method='zero-shot', --method zero-shot"
+        ]
 
 
 def test_options_of_zero_shot_go_through(

@@ -44,7 +44,7 @@ def test_methods_on_the_courses_file(run: Any, course_file: Path) -> None:
 def test_methods_that_are_refused(run: Any, folder: Path, weights: Path) -> None:
     words = ("eval", folder, "--noise", "gauss:25")
     run(*words).refusal("give -m WEIGHTS to measure, or --methods to compare")
-    run(*words, "--methods", "tv,median").refusal("unknown method 'median'", "zero-shot", "bm3d")
+    run(*words, "--methods", "tv,median").refusal("unknown method 'median'", "builtin", "bm3d")
     run(*words, "--methods", "tv,model").refusal("-m WEIGHTS and the method model")
     run(*words, "--methods", "tv", "-m", weights).refusal("-m WEIGHTS and the method model")
     run(*words, "--methods", "model", "-m", folder / "notes.txt").refusal("notes.txt")

@@ -11,8 +11,8 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from terminal import picture
 
-from pydenoise import checkpoint, classic, comparison, inference
-from pydenoise.data import to_array, to_tensor
+from pydenoise import builtin, checkpoint, classic, comparison, inference
+from pydenoise.data import Picture, to_array, to_tensor
 
 
 def scene(height: int = 48, width: int = 56, layers: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -70,6 +70,14 @@ def test_a_model_is_loaded_there(weights: Path) -> None:
     assert measured[:2] == comparison.score(found, clean)
 
 
+def test_the_networks_that_ship_are_used_there() -> None:
+    scenes = [scene(), scene(40, 41, 1)]
+    for (noisy, clean), measured in zip(scenes, comparison.measure("builtin", scenes), strict=True):
+        found = builtin.denoise_pages(Picture.of(noisy)).array
+        assert measured[:2] == comparison.score(found, clean)
+        assert measured.psnr > comparison.score(noisy, clean)[0] + 1
+
+
 def test_zero_shot_learns_there() -> None:
     noisy, clean = scene(24, 24, 1)
     (measured,) = comparison.measure("zero-shot", [(noisy, clean)])
@@ -117,7 +125,7 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not installed; pip install bm3d" in str(comparison.reason_missing("bm3d"))
     with pytest.raises(ValueError, match="bm3d: not installed"):
         next(comparison.measure("bm3d", [scene()]))
-    with pytest.raises(ValueError, match="unknown method 'median'; known are zero-shot, "):
+    with pytest.raises(ValueError, match="unknown method 'median'; known are builtin, "):
         next(comparison.measure("median", [scene()]))
     with pytest.raises(ValueError, match="'model' needs weights"):
         next(comparison.measure("model", [scene()]))

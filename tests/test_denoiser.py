@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import pydenoise
-from pydenoise import Denoiser, data, denoise, models, nn, zero_shot
+from pydenoise import Denoiser, builtin, data, denoise, models, nn, zero_shot
 from pydenoise.checkpoint import save_weights
 from pydenoise.data.captures import Scene
 from pydenoise.inference import denoise_picture
@@ -158,6 +158,26 @@ def test_what_is_no_picture(picture: Any, words: str) -> None:
         denoise(picture, recipe=SHORT)
 
 
+def test_without_a_model_the_method_follows_from_the_picture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(zero_shot.RECIPES, "fast", SHORT)
+    for shape in ((20, 24), (20, 24, 3), (20, 24, 4)):
+        array = numbers(shape, np.uint8)
+        ships = builtin.denoise_pages(data.Picture.of(array)).array
+        learned = zero_shot.denoise_pages(data.Picture.of(array)).array
+        assert (ships != learned).any()
+        for terms in ({}, {"method": "builtin"}):
+            np.testing.assert_array_equal(denoise(array, **terms), ships)
+        for terms in ({"method": "zero-shot"}, {"recipe": "fast"}, {"seed": 0}):
+            np.testing.assert_array_equal(denoise(array, **terms), learned)
+    picture = data.Picture(numbers((1, 20, 24, 5), np.uint8))
+    learned = denoise(picture, method="zero-shot").samples
+    np.testing.assert_array_equal(denoise(picture).samples, learned)
+    with pytest.raises(ValueError, match="the picture has 5 channels"):
+        denoise(picture, method="builtin")
+
+
 def test_a_denoiser_keeps_the_range_of_its_pairs() -> None:
     captures = [numbers((16, 16, 1), np.uint16) * 10] * 2
     noise = np.random.default_rng(1).integers(0, 200, (2, 16, 16, 1)).astype(np.uint16)
@@ -173,6 +193,12 @@ def test_a_denoiser_keeps_the_range_of_its_pairs() -> None:
 def test_terms_that_do_not_go_together(model: nn.Module) -> None:
     with pytest.raises(TypeError, match="recipe is for zero-shot"):
         denoise(np.zeros((4, 4)), model, recipe="fast")
+    with pytest.raises(TypeError, match="seed is for zero-shot"):
+        denoise(np.zeros((4, 4)), method="builtin", seed=1)
+    with pytest.raises(TypeError, match="either a model or the method 'zero-shot'"):
+        denoise(np.zeros((4, 4)), model, method="zero-shot")
+    with pytest.raises(ValueError, match="unknown method 'fast'; known are auto, builtin, zero-"):
+        denoise(np.zeros((4, 4)), method="fast")
     with pytest.raises(TypeError, match="axes are for arrays"):
         denoise(torch.zeros(4, 4), model, axes="YX")
     with pytest.raises(ValueError, match="name 3 dimensions"):

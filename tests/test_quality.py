@@ -77,14 +77,14 @@ def test_a_stopped_run_goes_on_where_it_was(
 def test_what_changed_is_measured_anew(
     bench: Any, tmp_path: Path, folder: Path, counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = (folder, "--methods", "tv", "zero-shot", "--noise", "gauss:25")
+    words = (folder, "--methods", "tv", "zero-shot", "builtin", "--noise", "gauss:25")
     bench(*words)
     write(folder / "1.png", picture(7, 41), overwrite=True)
     counted.asked.clear()
     bench(*words)
-    assert counted.asked == ["tv", "zero-shot"], "one picture is another"
+    assert counted.asked == ["tv", "zero-shot", "builtin"], "one picture is another"
     copy = tmp_path / "package"
-    for name in (*quality_cache.ZERO_SHOT, *quality_cache.CLASSIC):
+    for name in (*quality_cache.BUILTIN, *quality_cache.ZERO_SHOT, *quality_cache.CLASSIC):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).write_bytes((quality_cache.PACKAGE / name).read_bytes())
     (copy / "classic.py").write_text("other")
@@ -92,6 +92,10 @@ def test_what_changed_is_measured_anew(
     counted.asked.clear()
     bench(*words)
     assert counted.asked == ["tv"] * 3, "another method's code is not its own"
+    (copy / "weights" / "gray.safetensors").write_bytes(b"other")
+    counted.asked.clear()
+    bench(*words)
+    assert counted.asked == ["builtin"] * 3
 
 
 def test_a_model_is_known_by_its_weights(
@@ -168,8 +172,8 @@ def test_real_captures_are_held_to_the_mean_in_their_own_brightness(
     for scene, expected in zip(scenes, clean.values(), strict=True):
         assert np.abs(255 * scene.clean - expected).max() < 2
     table = bench(tmp_path / "W2S", "--real")
-    assert counted.asked == ["zero-shot"] * 2
-    assert table.count("(+1.00)") == 3
+    assert counted.asked == ["builtin"] * 2 + ["zero-shot"] * 2
+    assert table.count("(+1.00) |") == 6
     assert "**W2S, mean**" in table
 
 

@@ -15,7 +15,7 @@ import typer
 from pydenoise.cli.console import Failures, Json, Overwrite, Weights, print_json, say
 from pydenoise.cli.measures import print_picture
 from pydenoise.cli.methods import Method, MethodName, Recipe, Wishes, chosen
-from pydenoise.cli.plan import Plan, Target, plan
+from pydenoise.cli.plan import Job, Plan, Target, plan
 from pydenoise.cli.sources import note_skipped
 from pydenoise.cli.work import Reading, performed
 
@@ -55,7 +55,9 @@ def denoise(
     method: Annotated[
         MethodName,
         typer.Option(
-            help="zero-shot learns from each picture alone; auto: the model if one is given."
+            help="builtin: a network that ships, for gray and RGB; zero-shot: learned from each "
+            "picture alone; auto: the model if one is given, else builtin, and zero-shot for other "
+            "channels."
         ),
     ] = MethodName.AUTO,
     model: Weights = None,
@@ -181,6 +183,7 @@ def _do(
     finished = []
     for done in performed(batch.jobs, way, reading, overwrite=overwrite, failures=failures):
         finished.append(done)
+        _note_other(done.job, way, done.method)
         for warning in done.measures.diagnosis.warnings:
             say(f"warning: {done.job.source}: {warning}")
         if not as_json:
@@ -207,8 +210,12 @@ def _tell(batch: Plan, way: Method, reading: Reading, failures: Failures, as_jso
     told = []
     for job in batch.jobs:
         with failures.of(job.source):
-            pages, height, width, channels = reading.checked(job, way)[0].samples.shape
-            told.append({"input": str(job.source), "output": str(job.destination)})
+            picture = reading.checked(job, way)[0]
+            taken = way.suited(picture)
+            _note_other(job, way, taken)
+            files = {"input": str(job.source), "output": str(job.destination)}
+            told.append({**files, "method": taken.name})
+            pages, height, width, channels = picture.samples.shape
             if not as_json:
                 size = f"{pages} x {width}x{height}" if pages > 1 else f"{width}x{height}"
                 typer.echo(f"{job.source} -> {job.destination} ({size}, {channels} channels)")
@@ -231,6 +238,11 @@ def _note(batch: Plan, way: Method, shrink: int) -> None:
     note_skipped(batch.foreign)
     note_skipped(batch.results, "earlier result")
     note_skipped(batch.existing, "existing result")
+
+
+def _note_other(job: Job, way: Method, taken: Method) -> None:
+    if taken is not way:
+        say(f"{job.source}: method: {taken.name}, {taken.reason}")
 
 
 def _left_alone(batch: Plan) -> dict[str, list[str]]:

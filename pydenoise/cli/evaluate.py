@@ -44,9 +44,9 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="LIST",
-            help="Compare them, each in a process of its own: zero-shot, zero-shot-paper, model "
-            "(that of -m), nlm, nlm-best (knows the clean picture), wavelet, tv, bm3d (where it is "
-            "installed), with commas between.",
+            help="Compare them, each in a process of its own: builtin (the network that ships), "
+            "zero-shot, zero-shot-paper, model (that of -m), nlm, nlm-best (knows the clean "
+            "picture), wavelet, tv, bm3d (where it is installed), with commas between.",
         ),
     ] = None,
     noise: Annotated[

@@ -24,6 +24,7 @@ class MethodName(StrEnum):
     """Methods by name."""
 
     AUTO = "auto"
+    BUILTIN = "builtin"
     ZERO_SHOT = "zero-shot"
     MODEL = "model"
 
@@ -36,12 +37,22 @@ class Recipe(StrEnum):
 
 
 class Method(NamedTuple):
-    """A method, why it is the one, what refuses a picture before any work, and what does it."""
+    """A method, why it is the one, what refuses a picture before any work, and what does it.
+
+    Where there is one to do it `instead`, that takes the pictures that are neither gray nor RGB.
+    """
 
     name: MethodName
     reason: str
     check: Check
     denoise: Denoise
+    instead: Method | None = None
+
+    def suited(self, picture: Picture) -> Method:
+        """The method of this picture."""
+        from pydenoise.builtin import NETWORKS
+
+        return self if self.instead is None or picture.colours in NETWORKS else self.instead
 
 
 @dataclass(frozen=True)
@@ -57,9 +68,15 @@ class Wishes:
     strength: float
     max_bytes: int | None
 
+    @property
+    def of_zero_shot(self) -> dict[str, object]:
+        """The options that are zero-shot's alone, those that are given."""
+        own = {"recipe": self.recipe, "per-page": self.per_page or None, "seed": self.seed}
+        return {name: given for name, given in own.items() if given is not None}
+
 
 def chosen(wishes: Wishes) -> Method:
-    """The method wished for; if none, the model that is given, else zero-shot.
+    """The method wished for; if none, the model that is given, else a network that ships.
 
     Raises
     ------
@@ -68,21 +85,22 @@ def chosen(wishes: Wishes) -> Method:
     ValueError
         When the weights are none.
     """
-    name, reason = wishes.method, "as asked for"
-    if name is MethodName.AUTO and wishes.model is None:
-        name, reason = MethodName.ZERO_SHOT, "since no model is given (-m)"
-    elif name is MethodName.AUTO:
+    name, reason, instead = wishes.method, "as asked for", None
+    if name is MethodName.AUTO and wishes.model is not None:
         name, reason = MethodName.MODEL, f"since one is given: {wishes.model}"
-    if name is MethodName.MODEL:
-        return Method(name, reason, *_by_model(wishes))
-    return Method(name, reason, *_by_zero_shot(wishes))
+    elif name is MethodName.AUTO and wishes.of_zero_shot:
+        name, reason = MethodName.ZERO_SHOT, f"since --{next(iter(wishes.of_zero_shot))} is its own"
+    elif name is MethodName.AUTO:
+        name, reason = MethodName.BUILTIN, "since no model is given (-m)"
+        other = "since the built-in networks are for gray and RGB"
+        instead = Method(MethodName.ZERO_SHOT, other, *_by_zero_shot(wishes))
+    return Method(name, reason, *_WAYS[name](wishes), instead)
 
 
 def _by_model(wishes: Wishes) -> tuple[Check, Denoise]:
     if wishes.model is None:
         raise typer.BadParameter("--method model needs trained weights: add -m WEIGHTS")
-    foreign = {"recipe": wishes.recipe, "per-page": wishes.per_page or None, "seed": wishes.seed}
-    refuse(foreign, "is for another method: a model has learnt already")
+    refuse(wishes.of_zero_shot, "is for another method: a model has learnt already")
 
     from pydenoise.checkpoint import load_weights
     from pydenoise.inference import check_pages, denoise_pages
@@ -95,6 +113,28 @@ def _by_model(wishes: Wishes) -> tuple[Check, Denoise]:
     def denoise(picture: Picture, progress: Watcher) -> Picture:
         return denoise_pages(
             trained,
+            picture,
+            value_range=wishes.value_range,
+            strength=wishes.strength,
+            max_bytes=wishes.max_bytes,
+        )
+
+    return check, denoise
+
+
+def _by_builtin(wishes: Wishes) -> tuple[Check, Denoise]:
+    foreign = {"model": wishes.model, **wishes.of_zero_shot}
+    refuse(foreign, "is for another method: the built-in network has learnt already")
+
+    from pydenoise.builtin import denoise_pages, network_for
+    from pydenoise.inference import check_terms
+
+    def check(picture: Picture) -> None:
+        check_terms(picture, wishes.value_range, wishes.strength)
+        network_for(picture)
+
+    def denoise(picture: Picture, progress: Watcher) -> Picture:
+        return denoise_pages(
             picture,
             value_range=wishes.value_range,
             strength=wishes.strength,
@@ -128,3 +168,10 @@ def _by_zero_shot(wishes: Wishes) -> tuple[Check, Denoise]:
         )
 
     return check, denoise
+
+
+_WAYS: dict[MethodName, Callable[[Wishes], tuple[Check, Denoise]]] = {
+    MethodName.BUILTIN: _by_builtin,
+    MethodName.ZERO_SHOT: _by_zero_shot,
+    MethodName.MODEL: _by_model,
+}

@@ -46,7 +46,7 @@ class Reading:
         picture = self.picture(job.source)
         check_writable(job.destination, picture)
         with naming(job.source):
-            method.check(picture)
+            method.suited(picture).check(picture)
         if self.reference is None:
             return picture, None
         clean = self.picture(reference_of(job, self.reference))
@@ -59,6 +59,7 @@ class Done(NamedTuple):
     """A job that is done."""
 
     job: Job
+    method: Method
     measures: Measures
     pixels: int
     seconds: float
@@ -68,6 +69,7 @@ class Done(NamedTuple):
         return {
             "input": str(self.job.source),
             "output": str(self.job.destination),
+            "method": self.method.name,
             "seconds": self.seconds,
             "measures": self.measures.as_dict(),
         }
@@ -83,12 +85,13 @@ def performed(
         done = None
         with failures.of(job.source), progress.watching(str(job.source)) as watcher:
             picture, clean = reading.checked(job, method)
+            taken = method.suited(picture)
             with naming(job.source), saying_warnings(f"{job.source}: "):
-                denoised = method.denoise(picture, watcher)
+                denoised = taken.denoise(picture, watcher)
                 measures = measure(picture, denoised, clean)
             _write(job.destination, denoised, overwrite)
             seconds = time.perf_counter() - began
-            done = Done(job, measures, picture.samples[..., 0].size, seconds)
+            done = Done(job, taken, measures, picture.samples[..., 0].size, seconds)
         if done is not None:
             yield done
 
