@@ -42,7 +42,8 @@ def denoise(model: Module, input: Tensor, *, max_bytes: int | None = None) -> Te
     Parameters
     ----------
     model : Module
-        A denoiser: pictures in, pictures of the same shape out.
+        A denoiser: pictures in, pictures of the same shape out, or their noise where
+        `predicts_noise` says so: it is taken from them.
     input : Tensor
         Floating point, (N, C, H, W), scaled so that 0 is black and 1 is white.
     max_bytes : int, optional
@@ -52,6 +53,23 @@ def denoise(model: Module, input: Tensor, *, max_bytes: int | None = None) -> Te
     -------
     Tensor
         New, of the shape and dtype of `input`, on the same scale and not clipped.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `apply`.
+    """
+    output = apply(model, input, max_bytes=max_bytes)
+    return torch.sub(input, output, out=output) if model.predicts_noise else output
+
+
+def apply(model: Module, input: Tensor, *, max_bytes: int | None = None) -> Tensor:
+    """What a model makes of a batch of pictures of any size; `denoise` names the arguments.
+
+    Returns
+    -------
+    Tensor
+        New, of the shape and dtype of `input`: pictures or noise, as the model predicts.
 
     Raises
     ------

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pydenoise.data import Picture
 from pydenoise.data.levels import levels
-from pydenoise.inference import check_terms, denoise, map_pages
+from pydenoise.inference import apply, check_terms, map_pages
 from pydenoise.nn import Module
 from pydenoise.tiles import bands
 
@@ -117,7 +117,7 @@ def _less_noise(network: Module, turns: int, max_bytes: int | None) -> Callable[
             quarters, is_mirrored = turn // 2, turn % 2 == 1
             turned = page.rot90(quarters, (2, 3))
             turned = turned.flip(3) if is_mirrored else turned
-            noise = denoise(network, turned.contiguous(), max_bytes=max_bytes)
+            noise = apply(network, turned.contiguous(), max_bytes=max_bytes)
             noise = noise.flip(3) if is_mirrored else noise
             total += noise.rot90(-quarters, (2, 3))
         return page - total.div_(turns)

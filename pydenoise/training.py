@@ -127,7 +127,8 @@ def train(
     Raises
     ------
     TypeError, ValueError
-        For an empty source or an argument outside its range, before anything is trained.
+        For an empty source, a model that predicts noise, or an argument outside its range, before
+        anything is trained.
     TrainingDiverged
         When the loss or a weight is no longer finite, or the trained model makes numbers of a
         batch that are not: no loss has seen the weights of the last step.
@@ -140,6 +141,11 @@ def train(
     Whatever exception leaves this function, the layers keep nothing of the forward passes under
     way; the weights are then those of the last whole step, not averaged.
     """
+    if model.predicts_noise:
+        raise ValueError(
+            "train: pairs teach pictures, the model is one that predicts noise; take "
+            "models.autoencoder, models.unet or models.small_unet"
+        )
     _check(len(pairs), epochs, batch_size, optimizer.lr, average, time_limit)
     objective = objective or Noise2Noise()
     schedule = schedule or constant()

@@ -65,11 +65,24 @@ def test_the_noise_is_the_mean_over_eight_ways_to_turn_the_page() -> None:
     noise = torch.zeros_like(page)
     for quarters in range(4):
         turned = page.rot90(quarters, (2, 3)).contiguous()
-        found = inference.denoise(network, turned)
-        mirrored = inference.denoise(network, turned.flip(3)).flip(3)
+        found = inference.apply(network, turned)
+        mirrored = inference.apply(network, turned.flip(3)).flip(3)
         noise += (found + mirrored).rot90(-quarters, (2, 3))
     expected = (page - noise / 8)[0, 0].numpy() * (high - low) + low
     np.testing.assert_allclose(denoised(picture)[..., 0], expected, rtol=0, atol=1e-6)
+
+
+@each_network
+def test_as_a_model_of_its_own_it_gives_the_picture_too(channels: int) -> None:
+    picture, clean = squares(channels)
+    network = load_weights(builtin.NETWORKS[channels])[0]
+    found = inference.denoise_picture(network, picture)
+    assert decibels(found, clean) > decibels(picture, clean) + 7
+    page = to_tensor(picture)
+    expected = page - inference.apply(network, page)
+    assert torch.equal(inference.denoise(network, page), expected)
+    measures = inference.evaluate(network, page, to_tensor(clean))
+    assert measures["psnr_global"] == pytest.approx(decibels(found, clean), abs=0.1)
 
 
 def test_a_network_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:

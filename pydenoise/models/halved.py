@@ -84,5 +84,6 @@ def halved(
         "width": width,
         "dilations": dilations,
     }
+    model.predicts_noise = True
     model.size_multiple = 2
     return model

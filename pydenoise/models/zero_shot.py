@@ -59,4 +59,5 @@ def zero_shot(
         layer = nn.Conv2d(before, width, 3, padding=each, dilation=each, generator=generator)
         model.append(layer).append(nn.LeakyReLU(SLOPE))
         before = width
+    model.predicts_noise = True
     return model.append(nn.Conv2d(width, channels, 1, generator=generator))

@@ -72,6 +72,8 @@ class Module:
         Whether forward keeps what backward needs; changed by `train` and `eval`.
     architecture : dict or None
         What `pydenoise.models.build` makes the same network from.
+    predicts_noise : bool
+        Whether what comes out is the noise of what went in, not the picture.
     size_multiple : int
         Heights and widths that the network takes are multiples of it.
     value_range : (float, float) or None
@@ -80,6 +82,7 @@ class Module:
 
     training: bool = True
     architecture: dict[str, Any] | None = None
+    predicts_noise: bool = False
     size_multiple: int = 1
     value_range: tuple[float, float] | None = None
     changes: ClassVar[int] = 0  # of any module's children, methods or settings, so far
