@@ -14,7 +14,7 @@ from pydenoise.data import Picture
 from pydenoise.data.levels import levels
 from pydenoise.inference import apply, check_terms, map_pages
 from pydenoise.nn import Module
-from pydenoise.tiles import bands
+from pydenoise.tiles import bands, reflected
 
 _SAMPLED = 2**23
 
@@ -112,14 +112,19 @@ def subtract(
 
 def _less_noise(network: Module, turns: int, max_bytes: int | None) -> Callable[[Tensor], Tensor]:
     def run(page: Tensor) -> Tensor:
-        total = torch.zeros_like(page)
+        height, width = page.shape[2:]
+        # before it is turned: what is added would else come before the first row, and a network's
+        # strides begin elsewhere than in a band that needs nothing added
+        rows, columns = (reflected(n, network.size_multiple, page.device) for n in (height, width))
+        even = page[:, :, rows[:, None], columns]
+        total = torch.zeros_like(even)
         for turn in range(turns):
             quarters, is_mirrored = turn // 2, turn % 2 == 1
-            turned = page.rot90(quarters, (2, 3))
+            turned = even.rot90(quarters, (2, 3))
             turned = turned.flip(3) if is_mirrored else turned
             noise = apply(network, turned.contiguous(), max_bytes=max_bytes)
             noise = noise.flip(3) if is_mirrored else noise
             total += noise.rot90(-quarters, (2, 3))
-        return page - total.div_(turns)
+        return page - total[:, :, :height, :width].div_(turns)
 
     return run

@@ -226,8 +226,8 @@ def _bytes_per_pixel(model: Module, channels: int, multiple: int, like: Tensor) 
 def through(model: Module, part: Tensor) -> Tensor:
     """Pictures, continued to the model's multiple and gray for each of its channels, through it."""
     batch, given, height, width = part.shape
-    rows = _reflected(height, model.size_multiple, part.device)
-    columns = _reflected(width, model.size_multiple, part.device)
+    rows = reflected(height, model.size_multiple, part.device)
+    columns = reflected(width, model.size_multiple, part.device)
     taken = 3 if given == 1 and channels(model) == 3 else given
     size = (batch, taken, len(rows), len(columns))
     tile = memory.empty(
@@ -252,7 +252,7 @@ def channels(model: Module) -> int | None:
     return next((layer.in_channels for layer in layers), None)
 
 
-def _reflected(size: int, multiple: int, device: torch.device) -> Tensor:
+def reflected(size: int, multiple: int, device: torch.device) -> Tensor:
     """Indices that continue 0..size-1 by reflection, without repeating the edge, to a multiple."""
     index = torch.arange(-(-size // multiple) * multiple, device=device)
     period = max(1, 2 * (size - 1))

@@ -165,6 +165,20 @@ def test_memory_may_be_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_allclose(denoised(picture), whole, rtol=0, atol=1e-6)
 
 
+@each_network
+@pytest.mark.parametrize("size", [(97, 41), (97, 40), (96, 41)])
+def test_bands_come_out_as_the_whole_page_does(
+    channels: int, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for rounding: Winograd's cells of a turned band begin elsewhere."""
+    random = np.random.default_rng(0)
+    picture = Picture.of(random.uniform(0, 1, (*size, channels)))
+    whole = builtin.denoise_pages(picture).samples
+    monkeypatch.setattr(tiles, "_BAND_PIXELS", 60 * size[1])
+    assert len(list(tiles.bands(builtin.network_for(picture), size))) > 1
+    np.testing.assert_allclose(builtin.denoise_pages(picture).samples, whole, rtol=0, atol=1e-6)
+
+
 def test_other_channels_are_refused() -> None:
     picture = Picture(np.random.default_rng(0).random((1, 8, 8, 5)))
     with pytest.raises(ValueError, match=r"take gray and RGB, the picture has 5 channels; .*zero"):

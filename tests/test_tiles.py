@@ -93,7 +93,7 @@ def picture_of(*size: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 def whole(model: nn.Module, picture: Tensor) -> Tensor:
-    """What the model makes of the picture in one go."""
+    """The picture by the model in one go."""
     height, width = picture.shape[2:]
     missing = [-side % model.size_multiple for side in (height, width)]
     padded = np.pad(
@@ -101,7 +101,8 @@ def whole(model: nn.Module, picture: Tensor) -> Tensor:
     )
     with nn.no_backward():
         output: Tensor = model(torch.from_numpy(padded).to(picture.device))
-    return output[:, :, :height, :width]
+    output = output[:, :, :height, :width]
+    return picture - output if model.predicts_noise else output
 
 
 def smallest(model: nn.Module, picture: Tensor) -> int:
