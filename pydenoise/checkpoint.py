@@ -67,8 +67,9 @@ def save_weights(
     Raises
     ------
     WeightsError
-        When the model names no architecture, the range is not one, the file exists and may not
-        be replaced, or the folder cannot be written to.
+        When the model names no architecture, the range is not one, a weight lies beyond float16
+        that is to be rounded to it, the file exists and may not be replaced, or the folder cannot
+        be written to.
 
     Notes
     -----
@@ -94,6 +95,12 @@ def save_weights(
     }
     state = model.state_dict()
     if half:
+        for name, values in state.items():
+            if values.isfinite().all() and not values.half().isfinite().all():
+                raise WeightsError(
+                    f"{path}: {name} holds {values.abs().max():g}, float16 ends at 65504; "
+                    "save with half=False"
+                )
         state = {name: values.half() for name, values in state.items()}
     content = _serialized(state, metadata)
     place = content.index(_DIGEST_KEY) + len(_DIGEST_KEY)

@@ -84,6 +84,15 @@ def test_a_network_comes_back_bit_by_bit(tmp_path: Path, dtype: torch.dtype) -> 
     assert torch.equal(again.forward(x), model.forward(x))
 
 
+def test_weights_beyond_half_precision_are_refused(tmp_path: Path) -> None:
+    model = models.autoencoder((4,), seed=0)
+    next(iter(model.parameters())).data.view(-1)[0] = -70000.0
+    with pytest.raises(WeightsError, match=r"holds 70000, float16 ends at 65504; save with half"):
+        save_weights(tmp_path / "half", model, half=True)
+    assert not (tmp_path / "half").exists()
+    save_weights(tmp_path / "whole", model)
+
+
 def test_half_the_bytes_for_three_digits(tmp_path: Path) -> None:
     model = models.autoencoder(seed=3)
     save_weights(tmp_path / "whole", model)

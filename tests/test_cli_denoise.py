@@ -84,6 +84,7 @@ def test_pictures_of_other_channels_go_by_zero_shot(
         assert ended.code == 0, ended.err
         assert ended.err.startswith("method: builtin, since no model is given (-m)\n")
         assert told in ended.err
+        assert f"{bands} 100%" not in ended.err.partition(told)[0], "told before the work"
         (file,) = run(*words, *more, "--overwrite", "--json").json()["files"]
         assert file["method"] == "zero-shot"
     assert [call["recipe"] for call in calls] == ["fast", "fast"]

@@ -15,9 +15,9 @@ import typer
 from pydenoise.cli.console import Failures, Json, Overwrite, Weights, print_json, say
 from pydenoise.cli.measures import print_picture
 from pydenoise.cli.methods import Method, MethodName, Recipe, Wishes, chosen
-from pydenoise.cli.plan import Job, Plan, Target, plan
+from pydenoise.cli.plan import Plan, Target, plan
 from pydenoise.cli.sources import note_skipped
-from pydenoise.cli.work import Reading, performed
+from pydenoise.cli.work import Reading, performed, taken_for
 
 RESULT = "_denoised"
 
@@ -139,7 +139,7 @@ def denoise(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Take the noise out of pictures: of one alone, without a model or any other data."""
+    """Take noise out of pictures: by a network that ships, one learned from them, or yours."""
     if suffix is None:
         suffix = RESULT if out is None else ""
     target = Target(out, suffix, overwrite, skip_existing)
@@ -183,7 +183,6 @@ def _do(
     finished = []
     for done in performed(batch.jobs, way, reading, overwrite=overwrite, failures=failures):
         finished.append(done)
-        _note_other(done.job, way, done.method)
         for warning in done.measures.diagnosis.warnings:
             say(f"warning: {done.job.source}: {warning}")
         if not as_json:
@@ -211,8 +210,7 @@ def _tell(batch: Plan, way: Method, reading: Reading, failures: Failures, as_jso
     for job in batch.jobs:
         with failures.of(job.source):
             picture = reading.checked(job, way)[0]
-            taken = way.suited(picture)
-            _note_other(job, way, taken)
+            taken = taken_for(job, picture, way)
             files = {"input": str(job.source), "output": str(job.destination)}
             told.append({**files, "method": taken.name})
             pages, height, width, channels = picture.samples.shape
@@ -238,11 +236,6 @@ def _note(batch: Plan, way: Method, shrink: int) -> None:
     note_skipped(batch.foreign)
     note_skipped(batch.results, "earlier result")
     note_skipped(batch.existing, "existing result")
-
-
-def _note_other(job: Job, way: Method, taken: Method) -> None:
-    if taken is not way:
-        say(f"{job.source}: method: {taken.name}, {taken.reason}")
 
 
 def _left_alone(batch: Plan) -> dict[str, list[str]]:

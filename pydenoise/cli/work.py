@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydenoise.cli.console import Failures, saying_warnings
+from pydenoise.cli.console import Failures, say, saying_warnings
 from pydenoise.cli.measures import Measures, check_reference, measure, reference_of
 from pydenoise.cli.methods import Method
 from pydenoise.cli.plan import Job
@@ -85,7 +85,7 @@ def performed(
         done = None
         with failures.of(job.source), progress.watching(str(job.source)) as watcher:
             picture, clean = reading.checked(job, method)
-            taken = method.suited(picture)
+            taken = taken_for(job, picture, method)
             with naming(job.source), saying_warnings(f"{job.source}: "):
                 denoised = taken.denoise(picture, watcher)
                 measures = measure(picture, denoised, clean)
@@ -94,6 +94,14 @@ def performed(
             done = Done(job, taken, measures, picture.samples[..., 0].size, seconds)
         if done is not None:
             yield done
+
+
+def taken_for(job: Job, picture: Picture, method: Method) -> Method:
+    """The method of a job's picture, told where it is not that of the batch."""
+    taken = method.suited(picture)
+    if taken is not method:
+        say(f"{job.source}: method: {taken.name}, {taken.reason}")
+    return taken
 
 
 @contextmanager
