@@ -96,9 +96,10 @@ def network_for(picture: Picture) -> Module:
 
 @cache
 def _loaded(path: Path) -> Module:
-    if not path.is_file():
+    try:
+        return load_weights(path)[0].eval()
+    except WeightsError as error:
         raise WeightsError(
-            f"{path}: is missing; install pydenoise again, or take zero-shot: method='zero-shot', "
-            "--method zero-shot"
-        )
-    return load_weights(path)[0].eval()
+            f"{path}: is {'damaged' if path.is_file() else 'missing'}; install pydenoise again, or "
+            "take zero-shot: method='zero-shot', --method zero-shot"
+        ) from error

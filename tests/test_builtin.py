@@ -191,3 +191,6 @@ def test_missing_weights_are_named_with_the_cure(
     monkeypatch.setitem(builtin.NETWORKS, 1, tmp_path / "gray.safetensors")
     with pytest.raises(WeightsError, match=r"gray.* is missing; install.*again, or.* zero-shot"):
         denoised(squares(1)[0])
+    (tmp_path / "gray.safetensors").write_bytes(b"damaged")
+    with pytest.raises(WeightsError, match=r"gray.* is damaged; install.*again, or.* zero-shot"):
+        denoised(squares(1)[0])
