@@ -50,7 +50,7 @@ def denoise(
     method : {"auto", "builtin", "zero-shot"}
         What does it without a model, where noise must be independent between pixels:
         `pydenoise.builtin`, a network that ships, for gray and RGB; `pydenoise.zero_shot`, which
-        learns from the picture itself, for some seconds. `auto` is zero-shot for other channels
+        learns from the picture itself, for about a minute. `auto` is zero-shot for other channels
         and where a term of it is given, and the network that ships for all else.
     axes : str, optional
         For an array, a letter for each dimension: Y and X, S for colours, any other counts pages.
