@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pydenoise import models, nn
+from pydenoise import models, nn, optim
+from pydenoise.data import TensorPairs
+from pydenoise.training import train
 
 
 def awake(**terms: Any) -> nn.Sequential:
@@ -77,6 +79,16 @@ def test_it_can_be_built_again() -> None:
     x = torch.rand(1, 1, 6, 8)
     assert torch.equal(again(x), model(x))
     assert again.size_multiple == 2
+
+
+@pytest.mark.parametrize("build", [models.halved, models.zero_shot])
+def test_pairs_do_not_teach_a_network_of_noise(build: Any) -> None:
+    model = build(3, 4, seed=0)
+    pictures = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    before = model.flatten().data.clone()
+    with pytest.raises(ValueError, match=r"one that predicts noise; take models\.autoencoder"):
+        train(model, TensorPairs(pictures, pictures), epochs=1, optimizer=optim.SGD(model, 0.1))
+    assert torch.equal(model.flatten().data, before)
 
 
 @pytest.mark.parametrize(

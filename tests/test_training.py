@@ -180,15 +180,6 @@ def test_no_average_leaves_the_latest_weights(model: nn.Sequential) -> None:
     assert torch.equal(weights(model), optimizer.weights[-1])
 
 
-@pytest.mark.parametrize("build", [models.halved, models.zero_shot])
-def test_pairs_do_not_teach_a_network_of_noise(build: Any) -> None:
-    model = build(3, 4, seed=0)
-    before = weights(model)
-    with pytest.raises(ValueError, match=r"one that predicts noise; take models\.autoencoder"):
-        train(model, Scenes(), epochs=1, optimizer=optim.SGD(model, 0.1))
-    assert torch.equal(weights(model), before)
-
-
 def test_loss_that_is_no_number_stops_it(model: nn.Sequential, cores: str) -> None:
     class Poisoned(Scenes):
         def _pair(self, index: int) -> tuple[Tensor, Tensor]:
