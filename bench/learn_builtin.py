@@ -218,16 +218,22 @@ def keep(path: Path, state: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help=f"{' and '.join(CHANNELS)}; both if omitted")
-    parser.add_argument("--steps", type=int, help="gray 24000, colour 12000 if omitted")
+    parser.add_argument("--steps", type=int, help="of a trial; gray 24000, colour 12000 if omitted")
+    parser.add_argument("--out", type=Path, help="folder for the weights; the package if omitted")
     arguments = parser.parse_args()
+    if arguments.steps is not None and arguments.out is None:
+        parser.error("--steps makes a trial, which must not replace what ships: give --out")
     if unknown := set(arguments.names) - CHANNELS.keys():
         parser.error(f"unknown network {', '.join(unknown)}; known are {', '.join(CHANNELS)}")
     commit = readme.commit()
     for name in arguments.names or CHANNELS:
-        steps = arguments.steps or STEPS[name]
+        steps = STEPS[name] if arguments.steps is None else arguments.steps
+        ships = builtin.NETWORKS[CHANNELS[name]]
+        if arguments.out is not None:
+            arguments.out.mkdir(parents=True, exist_ok=True)
         where = f"bench/learn_builtin.py, seed {SEED}, {steps} steps, commit {commit}"
         checkpoint.save_weights(
-            builtin.NETWORKS[CHANNELS[name]],
+            ships if arguments.out is None else arguments.out / ships.name,
             learn(name, steps),
             half=True,
             trained_on=f"noisy pairs of photographs that come with scikit-image and matplotlib, "

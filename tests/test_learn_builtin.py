@@ -53,8 +53,14 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
     assert seen == [0, 1, 2, 3, 2, 3, 4]
 
 
-def test_what_it_writes_says_where_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_it_writes_says_where_it_comes_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "argv", ["learn_builtin.py", "gray", "--steps", "2"])
+    with pytest.raises(SystemExit):
+        learn_builtin.main()
+    assert not list(tmp_path.glob("*.safetensors"))
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--out", str(tmp_path)])
     learn_builtin.main()
     model, header = load_weights(builtin.NETWORKS[1])
     assert "bench/learn_builtin.py, seed 0, 2 steps, commit" in header["trained_on"]
