@@ -42,12 +42,12 @@ def denoise_pages(
     -------
     Picture
         New, with all else that the file said; alpha, NaN and infinity stay as they are. A picture
-        of one value comes back as it is.
+        of one value comes back as it is where no range is given.
 
     Warns
     -----
     UserWarning
-        When the picture has one value alone or none.
+        When the picture has one value alone or none, and no range is given.
 
     Raises
     ------

@@ -27,7 +27,8 @@ def scale(
     Returns
     -------
     (float, float) or None
-        None where nothing is to be done: at strength 0, and for a picture of one value or none.
+        None where nothing is to be done: at strength 0, and for a picture of one value or none
+        of which no range is given.
 
     Warns
     -----

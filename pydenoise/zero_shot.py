@@ -119,12 +119,13 @@ def denoise_pages(
     -------
     Picture
         New, with all else that the file said; alpha, NaN and infinity stay as they are. A picture
-        of one value comes back as it is.
+        of one value comes back as it is where no range is given.
 
     Warns
     -----
     UserWarning
-        When nothing could be learned, because the picture has one value alone or none.
+        When nothing could be learned: the picture has one value alone or none, and no range is
+        given.
 
     Raises
     ------
