@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydenoise.checkpoint import WeightsError, load_weights
 from pydenoise.data import Picture
+from pydenoise.meter import Progress
 from pydenoise.nn import Module
 from pydenoise.subtraction import scale, subtract
 
@@ -25,6 +26,7 @@ def denoise_pages(
     value_range: tuple[float, float] | None = None,
     strength: float = 1.0,
     max_bytes: int | None = None,
+    progress: Progress | None = None,
 ) -> Picture:
     """Take the noise out of a gray or RGB picture or stack by the network that ships for it.
 
@@ -35,7 +37,7 @@ def denoise_pages(
     value_range : (float, float), optional
         The numbers that are 0 and 1 to the network; the 0.1 and 99.9 percentiles of all pages
         together if omitted. Nothing is clipped to them.
-    strength, max_bytes
+    strength, max_bytes, progress
         As in `pydenoise.inference.denoise_pages`.
 
     Returns
@@ -75,6 +77,7 @@ def denoise_pages(
         turns=_TURNS,
         strength=strength,
         max_bytes=max_bytes,
+        progress=progress,
     )
 
 

@@ -20,6 +20,7 @@ from pydenoise import metrics, tiles
 from pydenoise.data import Picture, to_array, to_tensor
 from pydenoise.data.gaps import filled, valid_pixels
 from pydenoise.data.levels import levels
+from pydenoise.meter import Meter, Progress
 from pydenoise.nn import Module, no_backward
 from pydenoise.nn.containers import interior
 from pydenoise.tiles import Cut
@@ -36,7 +37,13 @@ class Scene(NamedTuple):
     clean: Tensor
 
 
-def denoise(model: Module, input: Tensor, *, max_bytes: int | None = None) -> Tensor:
+def denoise(
+    model: Module,
+    input: Tensor,
+    *,
+    max_bytes: int | None = None,
+    meter: Meter | None = None,
+) -> Tensor:
     """Take the noise out of a batch of pictures of any size.
 
     Parameters
@@ -48,6 +55,8 @@ def denoise(model: Module, input: Tensor, *, max_bytes: int | None = None) -> Te
         Floating point, (N, C, H, W), scaled so that 0 is black and 1 is white.
     max_bytes : int, optional
         What the layers' results may take at a time, beside `input` and output; 2 GiB if omitted.
+    meter : Meter, optional
+        Counts what is through.
 
     Returns
     -------
@@ -59,11 +68,17 @@ def denoise(model: Module, input: Tensor, *, max_bytes: int | None = None) -> Te
     TypeError, ValueError
         As `apply`.
     """
-    output = apply(model, input, max_bytes=max_bytes)
+    output = apply(model, input, max_bytes=max_bytes, meter=meter)
     return torch.sub(input, output, out=output) if model.predicts_noise else output
 
 
-def apply(model: Module, input: Tensor, *, max_bytes: int | None = None) -> Tensor:
+def apply(
+    model: Module,
+    input: Tensor,
+    *,
+    max_bytes: int | None = None,
+    meter: Meter | None = None,
+) -> Tensor:
     """What a model makes of a batch of pictures of any size; `denoise` names the arguments.
 
     Returns
@@ -102,13 +117,15 @@ def apply(model: Module, input: Tensor, *, max_bytes: int | None = None) -> Tens
     output = torch.empty_like(input)
     if input.shape[1] == 3 and tiles.channels(model) == 1:
         for to, channel in zip(output.split(1, 1), input.split(1, 1), strict=True):
-            _run(model, plan, to, channel)
+            _run(model, plan, to, channel, meter)
     else:
-        _run(model, plan, output, input)
+        _run(model, plan, output, input, meter)
     return output
 
 
-def _run(model: Module, plan: tiles.Tiling, output: Tensor, input: Tensor) -> None:
+def _run(
+    model: Module, plan: tiles.Tiling, output: Tensor, input: Tensor, meter: Meter | None
+) -> None:
     pictures = range(0, len(input), plan.pictures)
     with no_backward(), interior(model):
         for rows, columns, start in product(plan.rows, plan.columns, pictures):
@@ -120,6 +137,8 @@ def _run(model: Module, plan: tiles.Tiling, output: Tensor, input: Tensor) -> No
                 to.copy_(part)
             else:
                 torch.mean(part, 1, keepdim=True, out=to)
+            if meter is not None:
+                meter.add(to.numel())
 
 
 def denoise_picture(
@@ -162,6 +181,7 @@ def denoise_pages(
     value_range: tuple[float, float] | None = None,
     strength: float = 1.0,
     max_bytes: int | None = None,
+    progress: Progress | None = None,
 ) -> Picture:
     """Take the noise out of a picture or a stack as a file holds it, page by page.
 
@@ -178,6 +198,8 @@ def denoise_pages(
     max_bytes : int, optional
         As in `denoise`. No more of a large page than a band of rows is there at a time as floating
         point numbers.
+    progress : callable, optional
+        As in `Meter`.
 
     Returns
     -------
@@ -190,9 +212,11 @@ def denoise_pages(
         When the channels do not suit the model; when the picture has floating point far outside
         0..1, or whole numbers of more than 16 bits, and neither range is given; and as `map_pages`.
     """
-    check_pages(model, picture, value_range=value_range, strength=strength)
+    terms: dict[str, Any] = {"value_range": value_range, "strength": strength}
+    check_pages(model, picture, **terms, max_bytes=max_bytes)
+    meter = Meter(picture.samples[..., : picture.colours].size, progress)
     return map_pages(
-        partial(denoise, model, max_bytes=max_bytes),
+        partial(denoise, model, max_bytes=max_bytes, meter=meter),
         picture,
         value_range=value_range or model.value_range,
         strength=strength,
@@ -206,12 +230,19 @@ def check_pages(
     *,
     value_range: tuple[float, float] | None = None,
     strength: float = 1.0,
+    max_bytes: int | None = None,
 ) -> None:
     """Refuse, before any work, a picture or terms that `denoise_pages` says that it refuses."""
     check_terms(picture, value_range, strength)
-    tiles.plan(model, (1, picture.colours, 1, 1), torch.empty(0), None)  # a pixel tells channels
+    check_tiles(model, picture, max_bytes)
     if value_range is None and model.value_range is None:
         _refuse_unknown_scale(picture)
+
+
+def check_tiles(model: Module, picture: Picture, max_bytes: int | None) -> None:
+    """Refuse channels that do not suit a model, and memory that does not hold its smallest tile."""
+    size = (1, 1) if max_bytes is None else picture.samples.shape[1:3]  # a pixel tells channels
+    tiles.plan(model, (1, picture.colours, *size), torch.empty(0), max_bytes)
 
 
 def map_pages(

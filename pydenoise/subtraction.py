@@ -13,6 +13,7 @@ from torch import Tensor
 from pydenoise.data import Picture
 from pydenoise.data.levels import levels
 from pydenoise.inference import apply, check_terms, map_pages
+from pydenoise.meter import Meter, Progress
 from pydenoise.nn import Module
 from pydenoise.tiles import bands, reflected
 
@@ -82,6 +83,7 @@ def subtract(
     turns: int,
     strength: float,
     max_bytes: int | None,
+    progress: Progress | None = None,
 ) -> Picture:
     """Take from every page the noise that a network predicts.
 
@@ -94,7 +96,7 @@ def subtract(
         The numbers that are 0 and 1 to the network.
     turns : int
         How many of the eight turned and mirrored versions of a page the noise is the mean of.
-    strength, max_bytes
+    strength, max_bytes, progress
         As in `pydenoise.inference.denoise_pages`.
 
     Returns
@@ -102,8 +104,9 @@ def subtract(
     Picture
         As `pydenoise.inference.map_pages` gives it.
     """
+    meter = Meter(turns * picture.samples[..., : picture.colours].size, progress)
     return map_pages(
-        _less_noise(network, turns, max_bytes),
+        _less_noise(network, turns, max_bytes, meter),
         picture,
         value_range=value_range,
         strength=strength,
@@ -111,7 +114,9 @@ def subtract(
     )
 
 
-def _less_noise(network: Module, turns: int, max_bytes: int | None) -> Callable[[Tensor], Tensor]:
+def _less_noise(
+    network: Module, turns: int, max_bytes: int | None, meter: Meter
+) -> Callable[[Tensor], Tensor]:
     def run(page: Tensor) -> Tensor:
         height, width = page.shape[2:]
         # before it is turned: what is added would else come before the first row, and a network's
@@ -123,7 +128,7 @@ def _less_noise(network: Module, turns: int, max_bytes: int | None) -> Callable[
             quarters, is_mirrored = turn // 2, turn % 2 == 1
             turned = even.rot90(quarters, (2, 3))
             turned = turned.flip(3) if is_mirrored else turned
-            noise = apply(network, turned.contiguous(), max_bytes=max_bytes)
+            noise = apply(network, turned.contiguous(), max_bytes=max_bytes, meter=meter)
             noise = noise.flip(3) if is_mirrored else noise
             total += noise.rot90(-quarters, (2, 3))
         return page - total[:, :, :height, :width].div_(turns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,13 +15,12 @@ from torch import Tensor
 from pydenoise import models, nn, optim
 from pydenoise.data import Picture, generator, to_tensor
 from pydenoise.data.gaps import filled, valid_pixels
+from pydenoise.meter import Progress
 from pydenoise.objectives import ZeroShot
 from pydenoise.steps import TrainingDiverged
 from pydenoise.subtraction import scale, subtract
 
 _FEWEST_STEPS = 150
-
-Progress = Callable[[Mapping[str, Any]], None]
 
 
 class Recipe(NamedTuple):

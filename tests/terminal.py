@@ -79,7 +79,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Methods do nothing but note what they were asked for; zero-shot reports progress."""
     asked: list[dict[str, Any]] = []
 
-    def builtin(picture: Picture, **options: Any) -> Picture:
+    def builtin(picture: Picture, *, progress: Any, **options: Any) -> Picture:
         asked.append({"picture": picture, "method": "builtin", **options})
         return smoothed(picture)
 
@@ -89,7 +89,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         progress({"step": 2, "steps": 2, "loss": 0.25, "seconds_left": 0.0})
         return smoothed(picture)
 
-    def model(network: Any, picture: Picture, **options: Any) -> Picture:
+    def model(network: Any, picture: Picture, *, progress: Any, **options: Any) -> Picture:
         asked.append({"picture": picture, "threads": torch.get_num_threads(), **options})
         return smoothed(picture)
 

@@ -125,8 +125,21 @@ def test_options_of_zero_shot_go_through(
     }
 
 
+@pytest.mark.parametrize("way", ["model", "builtin"])
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--keep-going"]])
+def test_too_little_memory_is_told_before_any_work(
+    run: Any, folder: Path, weights: Path, calls: list[dict[str, Any]], way: str, more: list[str]
+) -> None:
+    words = ["-m", weights] if way == "model" else []
+    ended = run("denoise", folder / "0.png", *words, "--max-mem", "1000", *more)
+    assert ended.code == (1 if more == ["--keep-going"] else 2)
+    assert f"error: {folder / '0.png'}: denoise: max_bytes=1000 does not hold" in ended.err
+    assert not calls
+
+
 @pytest.mark.parametrize(
-    ("size", "expected"), [("2G", 2**31), ("1.5m", 3 * 2**19), ("300KiB", 300 * 2**10), ("7", 7)]
+    ("size", "expected"),
+    [("2G", 2**31), ("1.5m", 3 * 2**19), ("30MiB", 30 * 2**20), ("7000000", 7000000)],
 )
 def test_options_of_a_model_go_through(
     run: Any, folder: Path, weights: Path, calls: list[dict[str, Any]], size: str, expected: int

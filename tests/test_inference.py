@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pydenoise import metrics, models, nn
+from pydenoise import builtin, metrics, models, nn
 from pydenoise.data import Picture
 from pydenoise.inference import (
     Scene,
@@ -38,6 +38,37 @@ class Seen(nn.Module):
         self.inputs.append(input.clone())
         self._keep(input.shape)
         return input
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """A list that is its own `progress`, told of everything at once."""
+    monkeypatch.setattr("pydenoise.meter._SECONDS_BETWEEN", 0.0)
+    return []
+
+
+@pytest.mark.parametrize("layers", [1, 3, 4])
+def test_progress_is_told_of_every_tile_but_the_last(
+    told: list[Any], autoencoder: nn.Sequential, layers: int
+) -> None:
+    pages = np.random.default_rng(0).random((2, 90, 80, layers), np.float32)
+    has_alpha = layers == 4
+    picture = Picture(pages, 3 if has_alpha else None)
+    samples = 2 * 90 * 80 * (3 if has_alpha else layers)
+    for times, run in (
+        (1, lambda **terms: denoise_pages(autoencoder, picture, **terms)),
+        (8, lambda **terms: builtin.denoise_pages(picture, **terms)),
+    ):
+        told.clear()
+        quiet = run()
+        watched = run(progress=told.append)
+        np.testing.assert_array_equal(watched.samples, quiet.samples)
+        assert {record["steps"] for record in told} == {times * samples}
+        steps = [record["step"] for record in told]
+        assert steps == sorted(set(steps))
+        assert len(steps) == 2 * times - 1, "pages, turned each way, but for the end"
+        assert 0 < steps[0] <= steps[-1] < times * samples
+        assert min(record["seconds_left"] for record in told) > 0
 
 
 @pytest.fixture(scope="module")

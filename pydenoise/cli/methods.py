@@ -108,7 +108,13 @@ def _by_model(wishes: Wishes) -> tuple[Check, Denoise]:
     trained, _ = load_weights(wishes.model)
 
     def check(picture: Picture) -> None:
-        check_pages(trained, picture, value_range=wishes.value_range, strength=wishes.strength)
+        check_pages(
+            trained,
+            picture,
+            value_range=wishes.value_range,
+            strength=wishes.strength,
+            max_bytes=wishes.max_bytes,
+        )
 
     def denoise(picture: Picture, progress: Watcher) -> Picture:
         return denoise_pages(
@@ -117,6 +123,7 @@ def _by_model(wishes: Wishes) -> tuple[Check, Denoise]:
             value_range=wishes.value_range,
             strength=wishes.strength,
             max_bytes=wishes.max_bytes,
+            progress=progress,
         )
 
     return check, denoise
@@ -127,11 +134,11 @@ def _by_builtin(wishes: Wishes) -> tuple[Check, Denoise]:
     refuse(foreign, "is for another method: the built-in network has learnt already")
 
     from pydenoise.builtin import denoise_pages, network_for
-    from pydenoise.inference import check_terms
+    from pydenoise.inference import check_terms, check_tiles
 
     def check(picture: Picture) -> None:
         check_terms(picture, wishes.value_range, wishes.strength)
-        network_for(picture)
+        check_tiles(network_for(picture), picture, wishes.max_bytes)
 
     def denoise(picture: Picture, progress: Watcher) -> Picture:
         return denoise_pages(
@@ -139,6 +146,7 @@ def _by_builtin(wishes: Wishes) -> tuple[Check, Denoise]:
             value_range=wishes.value_range,
             strength=wishes.strength,
             max_bytes=wishes.max_bytes,
+            progress=progress,
         )
 
     return check, denoise

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from pydenoise.cli.console import say
 
 Watcher: TypeAlias = Callable[[Mapping[str, Any]], None]
-"""Takes records with step, steps, loss, seconds_left; with PSNR and speed where they are known."""
+"""Takes records with step, steps, seconds_left; with loss, PSNR and speed where they are known."""
 
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -101,11 +101,17 @@ class _Lines:
             self._said = now
             share = record["step"] / record["steps"]
             left = f"{record['seconds_left']:.0f} s left"
-            say(f"{self._what} {share:4.0%}  {_status(record)}  {left}")
+            say(
+                "  ".join(
+                    part for part in (f"{self._what} {share:4.0%}", _status(record), left) if part
+                )
+            )
 
 
 def _status(record: Mapping[str, Any]) -> str:
-    parts = [f"loss {record['loss']:.5f}"]
+    parts = []
+    if "loss" in record:
+        parts.append(f"loss {record['loss']:.5f}")
     if record.get("psnr_per_image") is not None:
         parts.append(f"PSNR {record['psnr_per_image']:.2f} dB")
     if "pictures_per_second" in record:
