@@ -380,3 +380,20 @@ def test_fused_steps_are_what_they_are_meant_to_be() -> None:
     ]  # fmt: skip
     assert [step.is_first_convolution for step in steps] == [True, False, False, False, False]
     assert [step.is_last_convolution for step in steps] == [False, False, True, False, False]
+
+
+def test_a_convolution_of_the_user_s_runs_its_own_way() -> None:
+    class Doubled(nn.Conv2d):
+        def forward(self, input: Tensor) -> Tensor:
+            return 2 * super().forward(input)
+
+        def backward(self, grad_output: Tensor) -> Tensor:
+            return 2 * super().backward(grad_output)
+
+    plain, doubled = nn.Conv2d(1, 2, 3, padding=1), Doubled(1, 2, 3, padding=1)
+    doubled.load_state_dict(plain.state_dict())
+    x, gz = torch.rand(1, 1, 5, 5), torch.rand(1, 2, 5, 5)
+    for behind in ([], [nn.LeakyReLU()]):
+        one, two = nn.Sequential(plain, *behind), nn.Sequential(doubled, *behind)
+        assert torch.allclose(two(x), 2 * one(x))
+        assert torch.allclose(two.backward(gz), 2 * one.backward(gz))

@@ -6,7 +6,7 @@ the stack of each what it would have left itself.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ class Step(NamedTuple):
 
     def forward(self, input: Tensor, memory_format: torch.memory_format | None) -> Tensor:
         """Output; a convolution's in the given memory format."""
-        if not isinstance(self.module, Convolution):
+        if not _is_convolution(self.module):
             return self.module.forward(input)
         finish = None if self.rectifier is None else self.rectifier.finish()
         output = self.module.forward_finished(input, finish, memory_format)
@@ -49,7 +49,7 @@ class Step(NamedTuple):
 
     def backward(self, grad_output: Tensor, memory_format: torch.memory_format | None) -> Tensor:
         """Gradient of the input; a convolution's in the given memory format."""
-        if isinstance(self.module, Convolution):
+        if _is_convolution(self.module):
             return self.module.backward_finished(grad_output, None, memory_format)
         return self.module.backward(grad_output)
 
@@ -68,7 +68,7 @@ class Step(NamedTuple):
         if (
             finish is None
             or output is None
-            or not isinstance(self.module, Convolution)
+            or not _is_convolution(self.module)
             or self.module.newest_input() is not output
         ):
             return rectifier.backward(self.backward(grad_output, memory_format))
@@ -76,6 +76,11 @@ class Step(NamedTuple):
         grad_output = self.module.backward_finished(grad_output, through, memory_format)
         rectifier.drop_newest()
         return grad_output
+
+
+def _is_convolution(module: Module) -> TypeGuard[Convolution]:
+    """Whether it is one of the package; a user's may have a forward or backward of its own."""
+    return isinstance(module, Convolution) and module.stays_inside()
 
 
 def steps_of(modules: list[Module], fused: bool) -> list[Step]:
@@ -91,14 +96,14 @@ def steps_of(modules: list[Module], fused: bool) -> list[Step]:
             fused
             and before is not None
             and before.rectifier is None
-            and isinstance(before.module, Convolution)
+            and _is_convolution(before.module)
             and isinstance(module, Rectifier)
             and (module.keeps_output or i + 1 < len(modules))
         ):
             steps[-1] = before._replace(rectifier=module)
         else:
             steps.append(Step(module))
-    convolutions = [i for i, step in enumerate(steps) if isinstance(step.module, Convolution)]
+    convolutions = [i for i, step in enumerate(steps) if _is_convolution(step.module)]
     if convolutions:
         first, last = convolutions[0], convolutions[-1]
         steps[first] = steps[first]._replace(is_first_convolution=True)
