@@ -1,13 +1,13 @@
 // Module _C: pointers and byte counts in, checked again, kernels called.
 //
-// Memory arrives as an object that says its address and its bytes, as a tensor does, or None for
-// nothing; a shape as an object made once from the 16 numbers of ConvShape. Every entry checks that
-// the shape describes memory of exactly that size before a kernel sees it, and releases Python's
-// lock while the kernel runs.
+// Memory arrives as a tensor, or None for nothing; a shape as an object made once from the 16
+// numbers of ConvShape. Every entry checks that the shape describes memory of exactly that size,
+// all of it allocated, before a kernel sees it, and releases Python's lock while the kernel runs.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <array>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -60,28 +60,26 @@ void col2im(bool is_double, Memory output, bool output_last, Memory columns, con
   });
 }
 
-// The strided views of matmul come from tensors that the caller holds; a byte count would say
-// nothing about their reach, so it trusts addresses and strides. Only _compiled.py calls it.
-void matmul(bool is_double, uintptr_t out, std::array<int64_t, 3> out_stride, uintptr_t left,
-            std::array<int64_t, 3> left_stride, uintptr_t right,
-            std::array<int64_t, 3> right_stride, const Sizes4& sizes, bool accumulate) {
+template <class T>
+cpu::MatrixView<T> matrices(const Memory& memory, const Numbers3& sizes, const Numbers3& strides,
+                            const char* name) {
+  T* const data = strided_elements<T>(memory, sizes, strides, name);
+  return {data, strides[0], strides[1], strides[2]};
+}
+
+void matmul(bool is_double, Memory out, const Numbers3& out_stride, Memory left,
+            const Numbers3& left_stride, Memory right, const Numbers3& right_stride,
+            const Sizes4& sizes, bool accumulate) {
   Tape::spoil();
   run(is_double, [&](auto zero) {
     using T = decltype(zero);
     const auto [batch, m, n, k] = sizes;
     if (product({batch, m, n}) == 0) return;
-    if (out == 0 || (k > 0 && (left == 0 || right == 0)) || k < 0) {
-      throw std::invalid_argument("matmul: an operand has no memory");
-    }
-    const auto view = [](auto* data, const std::array<int64_t, 3>& stride) {
-      return cpu::MatrixView<std::remove_pointer_t<decltype(data)>>{data, stride[0], stride[1],
-                                                                    stride[2]};
-    };
+    const auto to = matrices<T>(out, {batch, m, n}, out_stride, "out");
+    const auto a = matrices<const T>(left, {batch, m, k}, left_stride, "left");
+    const auto b = matrices<const T>(right, {batch, k, n}, right_stride, "right");
     T* scratch = workspace.take<T>(cpu::matmul_workspace<T>(m, n, thread_count()));
-    cpu::matmul(view(reinterpret_cast<T*>(out), out_stride),
-                view(reinterpret_cast<const T*>(left), left_stride),
-                view(reinterpret_cast<const T*>(right), right_stride), scratch, batch, m, n, k,
-                accumulate);
+    cpu::matmul(to, a, b, scratch, batch, m, n, k, accumulate);
   });
 }
 
@@ -292,17 +290,33 @@ void adam_step(bool is_double, Memory param, Memory grad, Memory exp_avg, Memory
 PYBIND11_MODULE(_C, m) {
   using namespace pydenoise;
   m.doc() = "pydenoise's CPU kernels on raw memory; use pydenoise.ops.";
-  py::class_<ConvShape>(m, "Shape").def(py::init(&checked));
-  py::class_<Tape>(m, "Tape")
-      .def(py::init<const py::args&, const py::iterable&>(), py::kw_only(), py::arg("watched"))
-      .def("start", &Tape::start)
+  close(py::class_<ConvShape>(m, "_Shape"));
+  m.def("Shape", &checked);
+  auto tape = py::class_<Tape>(m, "_Tape");
+  tape.def("start", &Tape::start)
       .def("stop", &Tape::stop)
       .def("others", &Tape::others)
       .def("replay", &Tape::replay);
-  m.def("set_thread_pool", [](uintptr_t parallel_for, uintptr_t get_num_threads) {
-    set_thread_pool(reinterpret_cast<TorchParallelFor>(parallel_for),
-                    reinterpret_cast<TorchGetNumThreads>(get_num_threads));
+  close(tape);
+  m.def(
+      "Tape",
+      [](const py::args& pictures, const py::iterable& watched) {
+        return std::make_unique<Tape>(pictures, watched);
+      },
+      py::kw_only(), py::arg("watched"));
+  m.def("set_tensors", &set_tensors);
+  // The two functions of torch's pool, in capsules of their names, which Python alone cannot make.
+  m.def("set_thread_pool", [](const py::capsule& parallel_for, const py::capsule& get_num_threads) {
+    const auto pointer = [](const py::capsule& capsule, const char* name) {
+      void* found = PyCapsule_GetPointer(capsule.ptr(), name);
+      if (found == nullptr) throw py::error_already_set();
+      return found;
+    };
+    set_thread_pool(
+        reinterpret_cast<TorchParallelFor>(pointer(parallel_for, "torch_parallel_for")),
+        reinterpret_cast<TorchGetNumThreads>(pointer(get_num_threads, "torch_get_num_threads")));
   });
+  m.def("leave_thread_pool", [] { set_thread_pool(nullptr, nullptr); });
   m.def("thread_count", &thread_count);
   m.def("available_isas", &cpu::available_isas);
   m.def("isa", &cpu::isa);

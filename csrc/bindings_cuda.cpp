@@ -59,32 +59,22 @@ void col2im(bool is_double, Memory output, bool output_last, Memory columns, con
   });
 }
 
-using Strides3 = std::array<int64_t, 3>;
-
-// One matrix of a batch; its last element must lie within reach of 32 bits.
+// One matrix of a batch, all of them allocated; its last element must lie within reach of 32 bits.
 template <class T>
-cuda::Matrix<T> matrix(uintptr_t address, const Strides3& stride, int64_t rows, int64_t cols,
-                       const char* name, int device) {
-  const auto reach = [&](int64_t size, int64_t step) {
-    if (step < 0) throw std::invalid_argument("matmul: negative strides");
-    return product({size > 0 ? size - 1 : 0, step});
-  };
-  check_count(reach(rows, stride[1]));
-  check_count(reach(cols, stride[2]));
-  check_count(reach(rows, stride[1]) + reach(cols, stride[2]));
-  T* const data = reinterpret_cast<T*>(address);
-  if (rows > 0 && cols > 0) {
-    if (address == 0) throw std::invalid_argument("matmul: an operand has no memory");
-    check_on_device(data, device, name);
-  }
+cuda::Matrix<T> matrix(const Memory& memory, const Numbers3& stride, int64_t batch, int64_t rows,
+                       int64_t cols, const char* name, int device) {
+  T* const data = strided_elements<T>(memory, {batch, rows, cols}, stride, name);
+  if (data == nullptr) return {};
+  check_count(product({rows - 1, stride[1]}));
+  check_count(product({cols - 1, stride[2]}));
+  check_count((rows - 1) * stride[1] + (cols - 1) * stride[2]);
+  check_on_device(data, device, name);
   // the step of a side of one element is never taken, and may be anything
   return {data, stride[0], rows > 1 ? stride[1] : 0, cols > 1 ? stride[2] : 0};
 }
 
-// The strided views come from tensors that the caller holds; a byte count would say nothing about
-// their reach, so it trusts addresses and strides.
-void matmul(bool is_double, uintptr_t out, const Strides3& out_stride, uintptr_t left,
-            const Strides3& left_stride, uintptr_t right, const Strides3& right_stride,
+void matmul(bool is_double, Memory out, const Numbers3& out_stride, Memory left,
+            const Numbers3& left_stride, Memory right, const Numbers3& right_stride,
             const Sizes4& sizes, bool accumulate, int device, uintptr_t stream) {
   const Queue queue(device, stream);
   run("matmul", is_double, queue, [&](auto zero) -> Status {
@@ -94,10 +84,10 @@ void matmul(bool is_double, uintptr_t out, const Strides3& out_stride, uintptr_t
     if (count == 0) return cudaSuccess;
     check_count(count);
     check_count(product({batch, k}));
-    return cuda::matmul<T>(matrix<T>(out, out_stride, m, n, "out", device),
-                           matrix<const T>(left, left_stride, m, k, "left", device),
-                           matrix<const T>(right, right_stride, k, n, "right", device), batch, m, n,
-                           k, accumulate, queue.stream);
+    return cuda::matmul<T>(matrix<T>(out, out_stride, batch, m, n, "out", device),
+                           matrix<const T>(left, left_stride, batch, m, k, "left", device),
+                           matrix<const T>(right, right_stride, batch, k, n, "right", device),
+                           batch, m, n, k, accumulate, queue.stream);
   });
 }
 
@@ -324,6 +314,7 @@ int driver_version() {
 }
 
 void define_pointwise(py::module_& m) {
+  m.def("set_tensors", &set_tensors);
   m.def("relu", [](bool is_double, Memory out, Memory input, int device, uintptr_t stream) {
     unary("relu", is_double, out, input, {device, stream},
           [](auto* to, auto* x, int64_t n, cudaStream_t on) { return cuda::relu(to, x, n, on); });
@@ -371,7 +362,8 @@ PYBIND11_MODULE(PYDENOISE_CUDA_MODULE, m) {
   using namespace pydenoise;
   m.doc() = "pydenoise's CUDA kernels on raw memory; use pydenoise.ops.";
   // _C has a Shape of its own
-  py::class_<ConvShape>(m, "Shape", py::module_local()).def(py::init(&checked));
+  close(py::class_<ConvShape>(m, "_Shape", py::module_local()));
+  m.def("Shape", &checked);
   m.def("device_count", &device_count);
   m.def("driver_version", &driver_version);
   m.def("why_unavailable", &why_unavailable);

@@ -129,7 +129,7 @@ struct Queue {
       throw std::invalid_argument("workspace: " + std::to_string(memory.bytes) +
                                   " bytes came, at least " + std::to_string(size) + " are needed");
     }
-    return take<T>({memory.address, size}, count, "workspace");
+    return take<T>({memory.address, size, memory.reach, memory.owner}, count, "workspace");
   }
 };
 

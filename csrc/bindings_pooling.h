@@ -30,7 +30,9 @@ inline void max_pool2d(bool is_double, Memory out, Memory indices, Memory input,
     const int64_t count = product({batch, channels, height, width});
     const auto [kh, kw, sh, sw, ph, pw] = window;
     const auto [in_h, in_w] = input_size;
-    if (std::min({kh, kw, sh, sw}) < 1 || std::min({ph, pw, kh - 2 * ph, kw - 2 * pw}) < 0 ||
+    constexpr int64_t kMost = int64_t{1} << 31;  // so that no sum below overflows
+    if (std::max({kh, kw, sh, sw, ph, pw, in_h, in_w, height, width}) > kMost ||
+        std::min({kh, kw, sh, sw}) < 1 || std::min({ph, pw, kh - 2 * ph, kw - 2 * pw}) < 0 ||
         (height - 1) * sh + kh > in_h + 2 * ph || (width - 1) * sw + kw > in_w + 2 * pw) {
       throw std::invalid_argument("max_pool2d: the windows do not fit the picture");
     }

@@ -1,6 +1,8 @@
 // The shape as Python hands it over, found valid once, and the elements of what it describes.
 #pragma once
 
+#include <pybind11/pybind11.h>
+
 #include <array>
 #include <cstdint>
 #include <stdexcept>
@@ -20,6 +22,16 @@ inline ConvShape checked(const ShapeNumbers& n) {
   const std::string why = why_invalid(shape);
   if (!why.empty()) throw std::invalid_argument(to_string(shape) + ": " + why);
   return shape;
+}
+
+// Makes a class whose objects come from this module's functions alone: Python can make none that
+// no constructor has seen, nor turn one into an object of another class.
+inline void close(const pybind11::object& type) {
+  auto* const closed = reinterpret_cast<PyTypeObject*>(type.ptr());
+  closed->tp_new = [](PyTypeObject* of, PyObject*, PyObject*) -> PyObject* {
+    return PyErr_Format(PyExc_TypeError, "%s: not made like this", of->tp_name);
+  };
+  closed->tp_flags |= Py_TPFLAGS_IMMUTABLETYPE;
 }
 
 inline int64_t input_count(const ConvShape& s) {

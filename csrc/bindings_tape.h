@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <mutex>
 #include <stdexcept>
 #include <tuple>
 #include <type_traits>
@@ -28,12 +29,18 @@ class Tape {
     watched_ = owners_.size();
   }
 
+  Tape(const Tape&) = delete;
+  Tape& operator=(const Tape&) = delete;
+  ~Tape() { leave(); }
+
   void start() {
-    if (recording_ != nullptr || !calls_.empty()) throw std::logic_error("a tape records once");
-    recording_ = this;
+    if (recorder_.tape != nullptr || recorder_of_ != nullptr || !calls_.empty())
+      throw std::logic_error("a tape records once");
+    recorder_.tape = this;
+    recorder_of_ = &recorder_;
   }
   void stop() {
-    recording_ = nullptr;
+    leave();
     for (size_t i = 0; i < pictures_; ++i) owners_[i] = pybind11::none();
   }
 
@@ -50,10 +57,18 @@ class Tape {
   pybind11::object replay(const pybind11::args& pictures) {
     if (pictures.size() != pictures_)
       throw std::invalid_argument("replay: other pictures expected");
+    if (recorder_of_ != nullptr || is_playing_)
+      throw std::logic_error("replay: the tape is at work already");
+    is_playing_ = true;
+    struct AtEnd {
+      bool& is_playing;
+      ~AtEnd() { is_playing = false; }
+    } at_end{is_playing_};
     for (size_t i = 0; i < pictures_; ++i) memory_[i] = pictures[i].cast<Memory>();
     for (size_t i = pictures_; i < watched_; ++i) {
       const auto now = pybind11::handle(owners_[i]).cast<Memory>();
-      if (now.address != memory_[i].address || now.bytes != memory_[i].bytes)
+      if (now.address != memory_[i].address || now.bytes != memory_[i].bytes ||
+          now.bytes > now.reach)
         return pybind11::none();
       for (size_t j = 0; j < pictures_; ++j) {
         if (overlap(now, memory_[j])) return pybind11::none();
@@ -67,9 +82,10 @@ class Tape {
   // Notes a call of `entry` on the tape that this thread records, if it does.
   template <class Result, class... Args>
   static void note(Result (*entry)(Args...), const std::decay_t<Args>&... args) {
-    if (recording_ == nullptr) return;
-    auto kept = std::make_tuple(recording_->keep(args)...);
-    recording_->calls_.push_back(
+    Tape* const tape = recorder_.tape;
+    if (tape == nullptr) return;
+    auto kept = std::make_tuple(tape->keep(args)...);
+    tape->calls_.push_back(
         [entry, kept](const std::vector<Memory>& memory, pybind11::list& numbers) {
           std::apply(
               [&](const auto&... each) {
@@ -85,7 +101,7 @@ class Tape {
 
   // For a call whose memory the tape cannot know.
   static void spoil() {
-    if (recording_ != nullptr) recording_->is_spoilt_ = true;
+    if (recorder_.tape != nullptr) recorder_.tape->is_spoilt_ = true;
   }
 
  private:
@@ -93,6 +109,20 @@ class Tape {
   struct Slot {
     size_t index;
   };
+  // A thread's tape; either end of the bond undoes it, under one lock.
+  struct Recorder {
+    Tape* tape = nullptr;
+    ~Recorder() {
+      const std::lock_guard<std::mutex> locked(bonds_);
+      if (tape != nullptr) tape->recorder_of_ = nullptr;
+    }
+  };
+
+  void leave() {
+    const std::lock_guard<std::mutex> locked(bonds_);
+    if (recorder_of_ != nullptr) recorder_of_->tape = nullptr;
+    recorder_of_ = nullptr;
+  }
 
   template <class T>
   T keep(const T& value) {
@@ -123,15 +153,17 @@ class Tape {
            b.address < a.address + static_cast<uintptr_t>(a.bytes);
   }
 
-  static thread_local Tape* recording_;
+  inline static std::mutex bonds_;
+  static thread_local Recorder recorder_;
+  Recorder* recorder_of_ = nullptr;
   std::vector<pybind11::object> owners_;
   std::vector<Memory> memory_;  // of each owner
   std::vector<Call> calls_;
   size_t pictures_ = 0, watched_ = 0;  // owners before these are pictures, pictures or watched
-  bool is_spoilt_ = false;
+  bool is_spoilt_ = false, is_playing_ = false;
 };
 
-inline thread_local Tape* Tape::recording_ = nullptr;
+inline thread_local Tape::Recorder Tape::recorder_;
 
 // Defines an entry of the module that a tape can record.
 template <class Result, class... Args>

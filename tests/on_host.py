@@ -87,6 +87,7 @@ def load(library: Path) -> ModuleType:
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    module.set_tensors(Tensor, "is_cpu")
     return module
 
 
@@ -162,7 +163,7 @@ class Kernels:
         self.call("col2im", out, out, last(out), columns, self.shape(case))
 
     def matmul(self, out: Tensor, a: Tensor, b: Tensor, accumulate: bool = False) -> None:
-        views = [part for x in (out, a, b) for part in (x.data_ptr(), x.stride())]
+        views = [part for x in (out, a, b) for part in (x, x.stride())]
         self.call("matmul", out, *views, (*out.shape, a.shape[2]), accumulate)
 
 

@@ -88,7 +88,7 @@ class Compiled(Pointwise):
 
     def matmul(self, out: Tensor, a: Tensor, b: Tensor, accumulate: bool) -> None:
         sizes = (*out.shape, a.shape[2])
-        views = [each for tensor in (out, a, b) for each in (tensor.data_ptr(), tensor.stride())]
+        views = [each for tensor in (out, a, b) for each in (tensor, tensor.stride())]
         self._library.matmul(out.dtype is _DOUBLE, *views, sizes, accumulate)
 
     def conv2d(

@@ -71,20 +71,33 @@ def _join_thread_pool() -> None:
     library = Path(torch.__file__).parent / "lib" / suffix
     if not library.is_file():
         library = library.with_suffix(".dylib")
+    capsule = ctypes.pythonapi.PyCapsule_New
+    capsule.restype = ctypes.py_object
+    capsule.argtypes = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p
     try:
         torch_c = ctypes.CDLL(str(library))
         entries = [
-            ctypes.cast(getattr(torch_c, name), ctypes.c_void_p).value
-            for name in ("torch_parallel_for", "torch_get_num_threads")
+            capsule(ctypes.cast(getattr(torch_c, name.decode()), ctypes.c_void_p), name, None)
+            for name in _POOL
         ]
     except (OSError, AttributeError):
         return
     _C.set_thread_pool(*entries)
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=lambda: _C.set_thread_pool(0, 0))
+        os.register_at_fork(after_in_child=_C.leave_thread_pool)
 
 
+def _name_tensors() -> None:
+    """Tell the kernels whose word they take on memory."""
+    if _C is not None:
+        _C.set_tensors(Tensor, "is_cpu")
+    if _cuda is not None:
+        _cuda.set_tensors(Tensor, "")
+
+
+_POOL = b"torch_parallel_for", b"torch_get_num_threads"  # for as long as the capsules live
 _join_thread_pool()
+_name_tensors()
 
 
 def kernels() -> Any:
