@@ -7,11 +7,14 @@ step, so that neither a crash nor a full disk leaves half a file or harms the on
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+_PART = re.compile(r"\.[0-9a-f]{16}\.part")
 
 
 @contextmanager
@@ -80,6 +83,13 @@ def new_file(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iterat
         with suppress(FileNotFoundError):
             part.unlink()
     _sync_folder(target.parent)
+
+
+def part_files(folder: Path) -> list[Path]:
+    """What unfinished files a process left in a folder that was killed while it wrote them."""
+    if not folder.is_dir():
+        return []
+    return [entry for entry in folder.iterdir() if _PART.fullmatch(entry.name)]
 
 
 def _permit(part: Path, target: Path) -> None:

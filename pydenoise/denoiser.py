@@ -159,8 +159,8 @@ class Denoiser:
         source = pairs if isinstance(pairs, PairSource) else TensorPairs(*pairs)
         terms = {"schedule": optim.cosine(0.05), "average": average, **terms}
         rule = optim.Adam(self.model, lr=lr)
-        train(self.model, source, epochs=epochs, optimizer=rule, **terms)
         self.model.value_range = source.value_range
+        train(self.model, source, epochs=epochs, optimizer=rule, **terms)
         return self
 
     def denoise(self, picture: Anything, **terms: Any) -> Anything:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from pydenoise import memory, ops
 from pydenoise.data.resident import ResidentPairs
-from pydenoise.steps import Done, Steps, TrainingDiverged
+from pydenoise.divergence import TrainingDiverged, batch_of
+from pydenoise.steps import Done, Steps
 
 READ_EVERY = 64
 """Steps whose losses are read together."""
@@ -31,6 +32,7 @@ class DeviceSteps(Steps):
     """
 
     _graph: Callable[[], None] | None = None
+    _started = 0
 
     def reside(self, pairs: ResidentPairs) -> DeviceSteps:
         """Take the batches from pairs on the device; returns itself."""
@@ -43,48 +45,58 @@ class DeviceSteps(Steps):
         self._row = self._new((1,), torch.int64)
         return self
 
+    def restart(self) -> None:
+        self._graph, self._started = None, 0
+
     def _new(self, size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return memory.empty(size, dtype=dtype, device=self._device).zero_()
 
     def epoch(
-        self, epoch: int, first: int, count: int, rate: Callable[[int], float]
+        self, epoch: int, first: int, taken: int, count: int, rate: Callable[[int], float]
     ) -> Generator[Done, None, None]:
         order = torch.from_numpy(self._order(epoch)).to(self._device)
         whole, rest = order.tensor_split([self._orders.numel()])
         self._orders.copy_(whole.view_as(self._orders))
         self._resident.begin(epoch)
-        count = min(count, len(self._rules))
-        self._load(first, count, rate)
-        taken = self._optimizer.steps
-        for start in range(0, count, READ_EVERY):
-            rows = range(start, min(start + READ_EVERY, count))
+        todo = range(taken, min(taken + count, len(self._rules)))
+        self._load(todo, first, rate)
+        before = self._optimizer.steps
+        for start in range(0, len(todo), READ_EVERY):
+            rows = todo[start : start + READ_EVERY]
             for row in rows:
-                self._start(first + row, rest if row == len(self._orders) else None)
-                self._optimizer.steps = taken + row + 1
+                self._start(rest if row == len(self._orders) else None)
+                self._optimizer.steps = before + row - taken + 1
             for row, (loss, total) in zip(rows, self._read(rows), strict=True):
-                step = first + row
+                step = first + row - taken
                 self._optimizer.lr = lr = rate(step)
-                if not math.isfinite(loss):
-                    raise TrainingDiverged(f"the loss is {loss}", step + 1, lr)
-                if not math.isfinite(total):
-                    raise TrainingDiverged("a weight is not finite", step + 1, lr)
-                yield Done(lr, loss, self._batch_size if row < len(self._orders) else len(rest))
+                if not (math.isfinite(loss) and math.isfinite(total)):
+                    pairs = order[row * self._batch_size :][: self._batch_size].tolist()
+                    is_found = math.isfinite(loss)
+                    what = "a weight is not finite" if is_found else f"the loss is {loss}"
+                    raise TrainingDiverged(what, step + 1, lr, batch_of(pairs, epoch))
+                pictures = self._batch_size if row < len(self._orders) else len(rest)
+                yield Done(lr, loss, pictures, is_newest=row == rows[-1])
 
-    def _load(self, first: int, count: int, rate: Callable[[int], float]) -> None:
+    def _load(self, rows: range, first: int, rate: Callable[[int], float]) -> None:
         """Put what decides over the steps' sizes on the device, and go to the first row."""
+        if not rows:
+            return
         taken = self._optimizer.steps
         rules = [
             [
-                *ops.rule_row(self._optimizer.rule(rate(first + row), taken + row + 1)),
-                self._average.share(first + row + 1),
+                *ops.rule_row(self._optimizer.rule(rate(first + index), taken + index + 1)),
+                self._average.share(first + index + 1),
             ]
-            for row in range(count)
+            for index in range(len(rows))
         ]
-        self._rules[:count] = torch.tensor(rules, dtype=torch.float64).to(self._device)
-        self._row.zero_()
+        self._rules[rows.start : rows.stop] = torch.tensor(rules, dtype=torch.float64).to(
+            self._device
+        )
+        self._row.fill_(rows.start)
 
-    def _start(self, step: int, batch: Tensor | None) -> None:
-        if batch is not None or step < _UNCAPTURED_STEPS:
+    def _start(self, batch: Tensor | None) -> None:
+        self._started += 1
+        if batch is not None or self._started <= _UNCAPTURED_STEPS:
             self._whole_step(batch)
             return
         if self._graph is None:

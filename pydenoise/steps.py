@@ -11,13 +11,13 @@ from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from pydenoise.data import generator
+from pydenoise.divergence import TrainingDiverged, beginning, first_unfinite_weight
 from pydenoise.nn import Module
 from pydenoise.objectives import Objective
 from pydenoise.optim import Optimizer
@@ -28,39 +28,23 @@ if TYPE_CHECKING:
 _BATCHES_AHEAD = 3
 
 
-class TrainingDiverged(RuntimeError):
-    """The loss or the weights stopped being finite numbers.
+class Done(NamedTuple):
+    """A step that has been taken.
 
     Attributes
     ----------
-    what : str
-        What was seen.
-    step : int
-        The step, counted from 1, after which it was seen.
-    lr : float
-        The learning rate of that step.
+    lr, loss : float
+        Its learning rate and its loss.
+    pictures : int
+        How many pairs it saw.
+    is_newest : bool
+        Whether the weights are those that it left, none that a later step has changed.
     """
-
-    def __init__(self, what: str, step: int, lr: float) -> None:
-        super().__init__(
-            f"training diverged: {what} at step {step} with lr {lr:g}; "
-            f"start again with a smaller rate, {lr / 4:.2g} say, and look for NaN in the data"
-        )
-        self.what = what
-        self.step = step
-        self.lr = lr
-
-    def __reduce__(self) -> tuple[type[TrainingDiverged], tuple[str, int, float]]:
-        """Made again from what it was made of, so that it travels between processes."""
-        return type(self), (self.what, self.step, self.lr)
-
-
-class Done(NamedTuple):
-    """A step that has been taken: its learning rate, its loss, and how many pairs it saw."""
 
     lr: float
     loss: float
     pictures: int
+    is_newest: bool = True
 
 
 class Average:
@@ -79,6 +63,11 @@ class Average:
         """Go that far."""
         if self._decay:
             self._average.lerp_(self._weights, share)
+
+    def restart(self) -> None:
+        """Go on from the weights as they are."""
+        if self._decay:
+            self._average.copy_(self._weights)
 
     def exchange(self) -> Tensor:
         """Put the average into the weights; returns what stood there."""
@@ -117,15 +106,17 @@ class Steps:
         self._device = self._weights.device
 
     def epoch(
-        self, epoch: int, first: int, count: int, rate: Callable[[int], float]
+        self, epoch: int, first: int, taken: int, count: int, rate: Callable[[int], float]
     ) -> Generator[Done, None, None]:
-        """Take the steps of an epoch, at most `count`, every pair once.
+        """Take the steps of an epoch that are left, at most `count`; each sees other pairs.
 
         Parameters
         ----------
         epoch : int
         first : int
-            Number of the first step in the run, from 0.
+            Number of the first of them in the run, from 0.
+        taken : int
+            Steps of the epoch that lie behind.
         rate : callable
             Learning rate of a step by its number.
 
@@ -134,10 +125,16 @@ class Steps:
         TrainingDiverged
             When the loss or a weight is no longer finite.
         """
-        with closing(self._batches(self._order(epoch), epoch)) as batches:
-            for step, batch in enumerate(islice(batches, count), first):
+        order, size = self._order(epoch), self._batch_size
+        parts = [order[start : start + size] for start in range(taken * size, len(order), size)]
+        parts = parts[:count]
+        with closing(self._batches(parts, epoch)) as batches:
+            for step, (part, batch) in enumerate(zip(parts, batches, strict=True), first):
                 source, target = map(self._here, batch)
-                yield self._step(step, rate(step), source, target)
+                yield self._step(step, rate(step), source, target, part, epoch)
+
+    def restart(self) -> None:
+        """The optimizer's state, the weights and their average have been replaced."""
 
     def _order(self, epoch: int) -> Any:
         return generator(self._seed, epoch, 0, "order").permutation(len(self._pairs))
@@ -147,27 +144,31 @@ class Steps:
             return batch
         return batch.pin_memory().to(self._device, non_blocking=True)
 
-    def _step(self, step: int, lr: float, source: Tensor, target: Tensor) -> Done:
+    def _step(
+        self, step: int, lr: float, source: Tensor, target: Tensor, part: Any, epoch: int
+    ) -> Done:
         self._optimizer.lr = lr
         loss = self._objective.step(self._model, source, target)
         if not math.isfinite(loss):
-            raise TrainingDiverged(f"the loss is {loss}", step + 1, lr)
+            where = beginning(self._model, source, target, part, epoch)
+            raise TrainingDiverged(f"the loss is {loss}", step + 1, lr, where)
         self._optimizer.step()
         self._optimizer.zero_grad()
         if not math.isfinite(self._weights.sum().item()):
-            raise TrainingDiverged("a weight is not finite", step + 1, lr)
+            where = first_unfinite_weight(self._model)
+            raise TrainingDiverged("a weight is not finite", step + 1, lr, where)
         self._average.update(self._average.share(step + 1))
         return Done(lr, loss, len(source))
 
-    def _batches(self, order: Any, epoch: int) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """Batches in the given order, cut ahead by a thread where a core is left for it.
+    def _batches(
+        self, parts: list[Any], epoch: int
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """The batches of the given pairs, cut ahead by a thread where a core is left for it.
 
         A batch depends on its indices and the epoch alone, so the thread changes no number. Without
         a core of its own it would hold up the kernels, whose threads wait for each other. Closing
         the generator waits for the batch under way and drops the rest.
         """
-        size = self._batch_size
-        parts = (order[start : start + size] for start in range(0, len(order), size))
         is_busy = torch.get_num_threads() >= (os.cpu_count() or 1)
         if is_busy and self._device.type == "cpu":
             yield from (self._pairs.batch(part, epoch) for part in parts)

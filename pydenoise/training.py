@@ -1,4 +1,4 @@
-"""The training loop: shuffled batches, schedule, weight averaging, validation, log.
+"""The training loop's door: what a run is asked for, checked, and how its steps are taken.
 
 It decides no loss (that is the objective), no update rule (the optimizer) and no pictures (the
 pairs), and it runs without autograd. It prints nothing: whoever wants to watch hands in `progress`.
@@ -6,64 +6,31 @@ pairs), and it runs without autograd. It prints nothing: whoever wants to watch 
 
 from __future__ import annotations
 
-import json
 import math
-import time
 import warnings
 from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass, field
+from contextlib import nullcontext
 from numbers import Integral
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pydenoise import playback
-from pydenoise.inference import denoise, evaluate
+from pydenoise.checkpoint import Checkpoints
+from pydenoise.diary import Diary, Plan, Record, TrainingResult
+from pydenoise.divergence import TrainingDiverged
 from pydenoise.nn import Module
 from pydenoise.objectives import Noise2Noise, Objective
 from pydenoise.optim import SGD, Adam, AdamW, Optimizer, Schedule, constant
-from pydenoise.steps import Average, Steps, TrainingDiverged
+from pydenoise.run import Run, Terms, TrainingStopped
+from pydenoise.steps import Average, Steps
 
 if TYPE_CHECKING:
     from pydenoise.data import PairSource
 
-__all__ = ["Record", "TrainingDiverged", "TrainingResult", "train"]
-
-Record = dict[str, Any]
-
-_SECONDS_BETWEEN_REPORTS = 0.1
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a run of `train` left behind, beside the trained model itself.
-
-    Attributes
-    ----------
-    history : list of dict
-        One record per epoch, the lines of the log: `epoch`, `step`, `lr`, `loss` (mean over the
-        epoch), `psnr_per_image`, `psnr_global` (None where nothing was measured),
-        `pictures_per_second`, `seconds` since the start.
-    seconds : float
-        Wall-clock time of the whole call, validation included.
-    pictures : int
-        Pairs seen, repetitions counted.
-    pictures_per_second : float
-        Pairs per second of training, validation excluded.
-    final : dict
-        The last validation, `psnr_per_image` and `psnr_global`; empty without validation pictures.
-    """
-
-    history: list[Record] = field(repr=False)
-    seconds: float
-    pictures: int
-    pictures_per_second: float
-    final: dict[str, float]
+__all__ = ["Record", "TrainingDiverged", "TrainingResult", "TrainingStopped", "train"]
 
 
 def train(
@@ -81,6 +48,10 @@ def train(
     log: str | PathLike[str] | None = None,
     progress: Callable[[Record], None] | None = None,
     time_limit: float | None = None,
+    checkpoints: Checkpoints | None = None,
+    resume: bool = False,
+    rollbacks: int = 0,
+    stop: Callable[[], bool] | None = None,
 ) -> TrainingResult:
     """Train a model on pairs of noisy pictures, in place.
 
@@ -118,6 +89,18 @@ def train(
         Seconds. When the speed measured at an epoch's end says that the run would take longer, the
         rest of it is shortened to fit and the schedule runs to its end over fewer steps. A run
         that stays within the limit does not depend on the clock.
+    checkpoints : Checkpoints, optional
+        Where the run is kept: before its first step, after every epoch, now and then within one,
+        and when it is asked to stop.
+    resume : bool
+        Go on from the newest of `checkpoints`; with none there, start. Everything else must be as
+        it was, `model` may have any weights. However often a run is cut off, its weights come out
+        the same to the bit, and so does its log but for the times.
+    rollbacks : int
+        How often a run that diverges goes back to the end of the epoch before, with half the
+        learning rate from there on.
+    stop : callable, optional
+        Asked after every step; True ends the run.
 
     Returns
     -------
@@ -129,6 +112,13 @@ def train(
     TypeError, ValueError
         For an empty source, a model that predicts noise, or an argument outside its range, before
         anything is trained.
+    CheckpointError
+        When the checkpoints are of another run, or all damaged; when there are some and the run is
+        not to be resumed; when another process trains into them.
+    OSError
+        When a checkpoint or the log cannot be written.
+    TrainingStopped
+        When `stop` says so; the model has then the weights of the last step, not averaged.
     TrainingDiverged
         When the loss or a weight is no longer finite, or the trained model makes numbers of a
         batch that are not: no loss has seen the weights of the last step.
@@ -137,6 +127,10 @@ def train(
     -----
     After step t the average is `a <- d a + (1 - d) w` with `d = min(average, (1 + t) / (10 + t))`,
     so that the first, random weights do not linger in it.
+
+    A run is the same if its batches, weights and settings are; `PairSource.fingerprint` and
+    `Objective.describe` say so for them. With another release of pydenoise or torch, or another
+    instruction set, a resumed run warns that bits may differ.
 
     Whatever exception leaves this function, the layers keep nothing of the forward passes under
     way; the weights are then those of the last whole step, not averaged.
@@ -147,52 +141,39 @@ def train(
             "models.autoencoder, models.unet or models.small_unet"
         )
     _check(len(pairs), epochs, batch_size, optimizer.lr, average, time_limit)
-    objective = objective or Noise2Noise()
-    schedule = schedule or constant()
-    base_lr = optimizer.lr
+    if checkpoints is None and (resume or rollbacks):
+        raise ValueError("train: resume and rollbacks need checkpoints; give a folder for them")
+    plan = Plan(epochs * math.ceil(len(pairs) / batch_size))
     weights = model.flatten().data
     if validation is not None:
         validation = validation[0].to(weights.device), validation[1].to(weights.device)
+    objective = objective or Noise2Noise()
     averaged = Average(weights, average)
-    plan = _Plan(epochs * math.ceil(len(pairs) / batch_size))
-    diary = _Diary(plan, epochs, log, progress)
-    step = 0
-
-    def rate(step: int) -> float:
-        return base_lr * schedule(plan.progress(step))
-
+    terms = Terms(
+        model,
+        pairs,
+        epochs,
+        batch_size,
+        optimizer,
+        schedule or constant(),
+        objective,
+        validation,
+        average,
+        seed,
+        time_limit,
+        rollbacks,
+    )
     model.train()
     model.zero_grad()
     steps = _steps(model, pairs, objective, optimizer, batch_size, seed, averaged)
-    try:
-        for epoch in range(epochs):
-            objective.begin(epoch, plan.progress(step))
-            with closing(steps.epoch(epoch, step, plan.steps - step, rate)) as taken:
-                for lr, loss, pictures in taken:
-                    step += 1
-                    diary.step(step, lr, loss, pictures)
-            if validation is not None:
-                latest = averaged.exchange()
-                try:
-                    diary.measures = evaluate(model, *validation)
-                finally:
-                    weights.copy_(latest)
-            diary.end_epoch()
-            if time_limit is not None:
-                plan.fit(step, diary.seconds(), time_limit)
-            if step == plan.steps:
-                break
-        latest = averaged.exchange()
-        unseen, _ = pairs.batch(np.arange(min(batch_size, len(pairs))), epochs)
-        if not denoise(model, unseen.to(weights.device)).isfinite().all():
-            weights.copy_(latest)
-            raise TrainingDiverged("the result is not finite", step, lr)
-    except BaseException:
-        model.zero_grad()
-        raise
-    finally:
-        optimizer.lr = base_lr
-    return diary.result()
+    with checkpoints.held() if checkpoints is not None else nullcontext():
+        if checkpoints is not None and not resume:
+            checkpoints.refuse_filled()
+        diary = Diary(plan, epochs, log, progress)
+        run = Run(terms, steps, averaged, plan, diary, checkpoints, stop)
+        if resume:
+            run.resume()
+        return run.to_end()
 
 
 def _steps(
@@ -246,107 +227,3 @@ def _check(
         raise ValueError(f"train: average must lie in [0, 1), got {average}")
     if time_limit is not None and time_limit <= 0:
         raise ValueError(f"train: time_limit must be positive, got {time_limit}")
-
-
-class _Plan:
-    """How many steps the run has, and how far in the schedule each one is."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = self._wanted = steps
-        self._bend = (0, 0.0)
-
-    def progress(self, step: int) -> float:
-        since, progress = self._bend
-        return progress + (1 - progress) * (step - since) / (self.steps - since)
-
-    def fit(self, step: int, seconds: float, limit: float) -> None:
-        """Keep the steps that the limit leaves room for at the speed so far.
-
-        Steps taken away while the machine was slower come back.
-        """
-        affordable = step + max(0, int((limit - seconds) * step / seconds))
-        steps = min(self._wanted, affordable)
-        if step < self.steps != steps:
-            self._bend = (step, self.progress(step))
-            self.steps = steps
-
-
-class _Diary:
-    """Times, losses and measures of the run: for the log, for the watcher, for the result."""
-
-    def __init__(
-        self,
-        plan: _Plan,
-        epochs: int,
-        log: str | PathLike[str] | None,
-        progress: Callable[[Record], None] | None,
-    ) -> None:
-        self._plan = plan
-        self._epochs = epochs
-        self._log = None if log is None else Path(log)
-        self._progress = progress
-        self._history: list[Record] = []
-        self.measures: dict[str, float] = {}
-        if self._log:
-            self._log.touch()
-        self._epoch = 1
-        self._step = self._pictures = self._epoch_pictures = 0
-        self._lr = self._epoch_loss = self._training_seconds = 0.0
-        self._began = self._previous = self._reported = time.perf_counter()
-
-    def seconds(self) -> float:
-        """Since the start, validation included."""
-        return time.perf_counter() - self._began
-
-    def step(self, step: int, lr: float, loss: float, pictures: int) -> None:
-        now = time.perf_counter()
-        self._training_seconds += now - self._previous
-        self._previous = now
-        self._step, self._lr = step, lr
-        self._pictures += pictures
-        self._epoch_pictures += pictures
-        self._epoch_loss += loss * pictures
-        is_due = now - self._reported >= _SECONDS_BETWEEN_REPORTS
-        if self._progress and is_due and step < self._plan.steps:  # the end is told of once
-            self._reported = now
-            self._progress(self._record() | self._outlook())
-
-    def end_epoch(self) -> None:
-        record = self._record()
-        self._history.append(record)
-        if self._log:
-            with open(self._log, "a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-        if self._progress:
-            self._progress(record | self._outlook())
-        self._epoch += 1
-        self._epoch_pictures, self._epoch_loss = 0, 0.0
-        self._previous = time.perf_counter()
-
-    def result(self) -> TrainingResult:
-        return TrainingResult(
-            history=self._history,
-            seconds=self.seconds(),
-            pictures=self._pictures,
-            pictures_per_second=self._speed(),
-            final=self.measures,
-        )
-
-    def _speed(self) -> float:
-        return self._pictures / self._training_seconds
-
-    def _record(self) -> Record:
-        return {
-            "epoch": self._epoch,
-            "step": self._step,
-            "lr": self._lr,
-            "loss": self._epoch_loss / self._epoch_pictures,
-            "psnr_per_image": self.measures.get("psnr_per_image"),
-            "psnr_global": self.measures.get("psnr_global"),
-            "pictures_per_second": self._speed(),
-            "seconds": self.seconds(),
-        }
-
-    def _outlook(self) -> Record:
-        left = (self._plan.steps - self._step) * self._training_seconds / self._step
-        return {"steps": self._plan.steps, "epochs": self._epochs, "seconds_left": left}

@@ -15,9 +15,9 @@ from torch import Tensor
 from pydenoise import models, nn, optim
 from pydenoise.data import Picture, generator, to_tensor
 from pydenoise.data.gaps import filled, valid_pixels
+from pydenoise.divergence import TrainingDiverged
 from pydenoise.meter import Progress
 from pydenoise.objectives import ZeroShot
-from pydenoise.steps import TrainingDiverged
 from pydenoise.subtraction import scale, subtract
 
 _FEWEST_STEPS = 150

@@ -26,6 +26,7 @@ CSRC = ROOT / "csrc"
 KERNELS = {"memory", "ops"}
 NETWORK = KERNELS | {"nn", "models", "optim", "playback", "objectives"}
 LEAVES = {"atomic", "data", "metrics", "checkpoint", "report", "diagnosis"}
+OF_A_RUN = {"diary", "divergence", "run"}
 METHODS = {"inference", "builtin", "zero_shot", "classic"}
 PUBLIC = NETWORK | LEAVES | METHODS | {"training", "denoiser", "distributed", "comparison"}
 MAY_IMPORT = {
@@ -43,14 +44,18 @@ MAY_IMPORT = {
     "diagnosis": set(),
     "checkpoint": {"atomic", "nn", "models"},  # a weights file holds the network's description
     "distributed": {"memory"},
-    "steps": NETWORK | LEAVES,
-    "device_steps": NETWORK | LEAVES | {"steps"},
-    "training": NETWORK | LEAVES | {"distributed", "inference", "steps", "device_steps"},
+    "meter": set(),
+    "diary": {"atomic"},
+    "divergence": {"nn"},
+    "steps": NETWORK | LEAVES | {"divergence"},
+    "device_steps": NETWORK | LEAVES | {"divergence", "steps"},
+    "run": NETWORK | LEAVES | {"diary", "divergence", "inference", "steps"},
+    "training": NETWORK | LEAVES | {"distributed", "steps", "device_steps", *OF_A_RUN},
     "tiles": {"memory", "nn"},
-    "inference": NETWORK | LEAVES | {"tiles"},
-    "subtraction": NETWORK | LEAVES | {"inference", "tiles"},
-    "builtin": {"nn", "data", "checkpoint", "subtraction"},
-    "zero_shot": NETWORK | LEAVES | {"steps", "subtraction"},
+    "inference": NETWORK | LEAVES | {"meter", "tiles"},
+    "subtraction": NETWORK | LEAVES | {"inference", "meter", "tiles"},
+    "builtin": {"nn", "data", "checkpoint", "meter", "subtraction"},
+    "zero_shot": NETWORK | LEAVES | {"divergence", "meter", "subtraction"},
     "classic": set(),
     "comparison": LEAVES | METHODS,
     "denoiser": NETWORK | LEAVES | {"training", "inference", "builtin", "zero_shot"},

@@ -191,17 +191,18 @@ def test_interrupt_is_130(tmp_path: Path, folder: Path) -> None:
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err.decode()
     assert out == b""
-    assert err.endswith(b"\ninterrupted\n")
+    assert err.endswith(b" --resume\ninterrupted\n")
     assert b"Traceback" not in err
-    assert not (tmp_path / "run").exists(), "what has no weights blocks no second try"
+    assert (tmp_path / "run" / "checkpoints").exists()
 
 
 # --- train --------------------------------------------------------------------------------------
 
 
 def trained(out: Path) -> list[dict[str, Any]]:
-    """The log of a finished run, whose three files are there."""
-    assert {path.name for path in out.iterdir()} == {"model.safetensors", "log.jsonl", "curve.png"}
+    """The log of a finished run, whose files are there."""
+    names = {"model.safetensors", "log.jsonl", "curve.png", "checkpoints"}
+    assert {path.name for path in out.iterdir()} == names
     assert read(out / "curve.png").size
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
@@ -328,12 +329,11 @@ def test_diverged_is_1(run: Any, tmp_path: Path, folder: Path) -> None:
     ended = run(*words, "--optimizer", "sgd", "--lr", "1e38")
     assert ended.code == 1
     assert ended.err.splitlines()[-1].startswith("error: training diverged")
-    assert not (tmp_path / "run").exists()
-    (tmp_path / "run").mkdir()
-    assert run(*words, "--optimizer", "sgd", "--lr", "1e38").code == 1
-    assert list((tmp_path / "run").iterdir()) == [], "a folder of the user's stays, and is free"
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"log.jsonl", "checkpoints"}
+    run(*words, "--lr", "1e-3").refusal("holds files", "--overwrite")
+    assert run(*words, "--lr", "1e-3", "--overwrite").code == 0
     for rate in ("inf", "nan"):
-        ended = run(*words, "--lr", rate)
+        ended = run(*words, "--lr", rate, "--overwrite")
         assert ended.code == 2
         assert "lr" in ended.err.splitlines()[-1]
 

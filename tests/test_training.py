@@ -122,7 +122,7 @@ def test_it_learns_from_noisy_pairs_alone(tmp_path: Path) -> None:
 
 
 def test_the_end_is_told_of_once(model: nn.Sequential, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pydenoise.training._SECONDS_BETWEEN_REPORTS", 0.0)
+    monkeypatch.setattr("pydenoise.diary._SECONDS_BETWEEN_REPORTS", 0.0)
     told: list[dict[str, Any]] = []
     rule = optim.SGD(model, 0.1)
     train(model, Scenes(8), epochs=1, batch_size=2, optimizer=rule, progress=told.append)
@@ -270,7 +270,7 @@ class Clocked(Scenes):
         self.now = 0.0
         self.slow_epochs = slow_epochs
         clock = SimpleNamespace(perf_counter=lambda: self.now)
-        monkeypatch.setattr("pydenoise.training.time", clock)
+        monkeypatch.setattr("pydenoise.diary.time", clock)
         monkeypatch.setattr("os.cpu_count", lambda: 1)
 
     def batch(self, indices: Indices, epoch: int) -> Batch:

@@ -26,7 +26,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=(
         "Results go to stdout, progress and errors to stderr. "
-        "Exit codes: 0 done, 1 failed, 2 bad usage or bad input, 130 interrupted."
+        "Exit codes: 0 done, 1 failed, 2 bad usage or bad input, 130 interrupted, "
+        "143 terminated."
     ),
 )
 app.command("demo")(demo.demo)
@@ -63,14 +64,17 @@ def main(arguments: list[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0 done, 1 failed, 2 bad usage or bad input, 130 interrupted.
+        The exit code: 0 done, 1 failed, 2 bad usage or bad input, 130 interrupted, 143 terminated.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     debug = "--debug" in words
     if debug:
         words = ["--debug", *(word for word in words if word != "--debug")]
     try:
-        code = app(args=words or ["--help"], prog_name="pydenoise", standalone_mode=False) or 0
+        code = (
+            app(args=words or ["--help"], prog_name="pydenoise", standalone_mode=False, obj=words)
+            or 0
+        )
         sys.stdout.flush()
     except BAD_USAGE as error:
         return failure(error)

@@ -18,7 +18,12 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is th
 Seed = Annotated[int, typer.Option(min=0, help="Fixes every random choice.")]
 Weights = Annotated[
     Path | None,
-    typer.Option("--model", "-m", metavar="WEIGHTS", help="Trained weights, a .safetensors file."),
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="WEIGHTS",
+        help="Trained weights, a .safetensors file; or a training run's checkpoint, a .json file.",
+    ),
 ]
 NOISE_FORMS = (
     "gauss:25, gauss:0-50, poisson:30, poisson-gauss:30,10, speckle:40, bernoulli:0.5, "
@@ -123,11 +128,14 @@ def say(text: str) -> None:
 @contextmanager
 def saying_warnings(where: str = "") -> Iterator[None]:
     """What is warned of within, a line each on stderr, with a file's name in front if need be."""
-    with warnings.catch_warnings(record=True) as found:
+
+    def tell(message: Warning | str, *_: Any, **__: Any) -> None:
+        say(f"warning: {where}{message}")
+
+    with warnings.catch_warnings():
         warnings.simplefilter("always")
+        warnings.showwarning = tell
         yield
-    for warning in found:
-        say(f"warning: {where}{warning.message}")
 
 
 def print_json(result: Mapping[str, Any]) -> None:

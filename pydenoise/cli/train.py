@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,14 +20,17 @@ from pydenoise.cli.console import (
     print_measures,
     refuse,
     say,
+    saying_warnings,
 )
 from pydenoise.cli.networks import LossName, NetworkName, ObjectiveName, OptimizerName, ScheduleName
 from pydenoise.cli.progress import watching
+from pydenoise.cli.signals import stoppable
 
-WEIGHTS, LOG, CURVE = "model.safetensors", "log.jsonl", "curve.png"
+WEIGHTS, LOG, CURVE, CHECKPOINTS = "model.safetensors", "log.jsonl", "curve.png", "checkpoints"
 
 
 def train(
+    context: typer.Context,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="Folder for the result.")],
     data: Annotated[
         Path | None,
@@ -115,10 +120,35 @@ def train(
         int | None, typer.Option(min=1, help="Pairs per epoch; as many as fit if omitted.")
     ] = None,
     seed: Seed = 0,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with a run that was cut off; all else as it was started."
+        ),
+    ] = False,
+    checkpoint_every: Annotated[
+        float,
+        typer.Option(
+            min=0, metavar="SECONDS", help="From one checkpoint to the next within an epoch."
+        ),
+    ] = 60.0,
+    rollbacks: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=20,
+            help="Times that a run which diverges goes back to the epoch before, with half the "
+            "learning rate.",
+        ),
+    ] = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Train a network on noisy pictures and write its weights, log and curve to RUN."""
+    """Train a network on noisy pictures and write its weights, log and curve to RUN.
+
+    Checkpoints are kept there, too: stopped by Ctrl-C or a kill, the same command with --resume
+    goes on.
+    """
     if [data, pairs, burst, stack or None].count(None) != 3:
         raise typer.BadParameter("give one of DATA, --pairs A B, --burst DIR and --stack FILE")
     is_folder = data is not None and data.suffix != ".pkl"
@@ -138,14 +168,16 @@ def train(
         refuse({"momentum": momentum}, f"is for --optimizer sgd alone, not {optimizer}")
     if value_range is not None and not value_range[0] < value_range[1]:
         raise typer.BadParameter("--range expects two numbers, the lower first")
-    _refuse_filled(out, overwrite)
+    if resume and overwrite:
+        raise typer.BadParameter("give either --resume or --overwrite")
+    _refuse_filled(out, overwrite, resume)
     widths = networks.level_channels(model_name, channels)
     recipe = networks.RECIPES[model_name]
     crop = recipe.crop if crop is None else crop
 
     from pydenoise import metrics, report, training
     from pydenoise.atomic import new_folder
-    from pydenoise.checkpoint import save_weights
+    from pydenoise.checkpoint import Checkpoints, save_weights
     from pydenoise.data import Augmented, parse
 
     cut = sources.Cut(crop, pairs_count, seed)
@@ -165,34 +197,51 @@ def train(
     learned = networks.objective(objective, loss, None if noise is None else parse(noise), seed)
     if measured_on is None:
         say("no clean pictures to measure on: the log holds the loss alone")
-    with new_folder(out, LOG), watching("training") as progress:
-        (out / LOG).unlink(missing_ok=True)  # of an earlier run, which a new one must not continue
-        result = training.train(
-            model,
-            source,
-            epochs=epochs,
-            batch_size=batch_size,
-            optimizer=rule,
-            schedule=networks.schedule(schedule or recipe.schedule),
-            objective=learned,
-            validation=measured_on,
-            average=average,
-            seed=seed,
-            log=out / LOG,
-            progress=progress,
-            time_limit=None if minutes is None else 60 * minutes,
-        )
-        trained_on = json.dumps(source.describe())
+    model.value_range = bounds
+    checkpoints = Checkpoints(out / CHECKPOINTS, every=checkpoint_every)
+    with new_folder(out), saying_warnings(), stoppable() as stop:
+        if not resume:  # an earlier run's, which a new one must not continue
+            checkpoints.clear()
+            (out / LOG).unlink(missing_ok=True)
+        try:
+            with watching("training") as progress:
+                result = training.train(
+                    model,
+                    source,
+                    epochs=epochs,
+                    batch_size=batch_size,
+                    optimizer=rule,
+                    schedule=networks.schedule(schedule or recipe.schedule),
+                    objective=learned,
+                    validation=measured_on,
+                    average=average,
+                    seed=seed,
+                    log=out / LOG,
+                    progress=progress,
+                    time_limit=None if minutes is None else 60 * minutes,
+                    checkpoints=checkpoints,
+                    resume=resume,
+                    rollbacks=rollbacks,
+                    stop=stop,
+                )
+        except training.TrainingStopped as stopped:
+            with suppress(OSError):  # whoever read it may have been stopped, too
+                say(f"{stopped}; go on with: {_resuming(context.obj)}")
+            raise typer.Exit(stop.exit_code) from None
         save_weights(
             out / WEIGHTS,
             model,
-            value_range=bounds,
-            trained_on=trained_on,
-            overwrite=overwrite,
+            trained_on=json.dumps(source.describe()),
+            overwrite=overwrite or resume,
         )
+    best = checkpoints.best()
+    if best is not None and best[0] < result.history[-1]["step"]:
+        say(f"best on the pictures held out: {best[1]:.2f} dB, {checkpoints.path(best[0])}")
     noisy = metrics.psnr_per_image(*measured_on) if measured_on else None
     noisy_global = metrics.psnr_global(*measured_on) if measured_on else None
-    report.learning_curve(out / CURVE, result.history, noisy_psnr=noisy, overwrite=overwrite)
+    report.learning_curve(
+        out / CURVE, result.history, noisy_psnr=noisy, overwrite=overwrite or resume
+    )
     summary = {
         "psnr_noisy": noisy,
         "psnr_denoised": result.final.get("psnr_per_image"),
@@ -212,8 +261,19 @@ def train(
         _show(summary)
 
 
-def _refuse_filled(out: Path, overwrite: bool) -> None:
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
+def _resuming(words: list[str]) -> str:
+    """The command line that goes on with the run of a command line."""
+    kept = [word for word in words if word not in ("--overwrite", "--resume")]
+    return shlex.join(["pydenoise", *kept, "--resume"])
+
+
+def _refuse_filled(out: Path, overwrite: bool, resume: bool) -> None:
+    from pydenoise.checkpoint import Checkpoints
+
+    is_run = resume and not Checkpoints(out / CHECKPOINTS).is_empty()
+    begun = {LOG, CHECKPOINTS} if resume else set()  # by a run that came to no checkpoint
+    names = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
+    if names - begun and not (overwrite or is_run):
         raise FileExistsError(f"{out}: holds files; name another folder or pass --overwrite")
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"{out}: is a file; name a folder for the result")

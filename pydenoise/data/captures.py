@@ -6,7 +6,8 @@ Two folders, bursts and stacks are read into the same `Scene`s; `ScenePairs` cut
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,6 +105,9 @@ class ScenePairs(Crops):
         scale = self._scales[scene]
         scaled: Array = piece * scale.gain[number] + scale.offset[number]
         return scaled
+
+    def contents(self) -> Iterator[Array]:
+        return chain.from_iterable(self._scenes)
 
     @property
     def captures(self) -> int:

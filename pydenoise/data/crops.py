@@ -6,7 +6,7 @@ Where a crop lies and what noise it gets are functions of (seed, epoch, index) a
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -66,6 +66,9 @@ class Crops(PairSource):
     @abstractmethod
     def _pair(self, corner: Corner, epoch: int, index: int) -> tuple[Array, Array]:
         """The two noisy pictures (H, W, C) of a place, on the scale 0..1."""
+
+    def contents(self) -> Iterator[Array]:
+        return iter(self._pictures)
 
     def describe(self) -> dict[str, Any]:
         return {

@@ -6,12 +6,15 @@ whatever batch it comes in: nothing depends on the order in which batches are as
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import pickletools
 import re
 import warnings
 import zipfile
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -27,6 +30,7 @@ Indices: TypeAlias = npt.NDArray[np.integer[Any]]
 Batch: TypeAlias = tuple[Tensor, Tensor]
 
 _FLIP_ROWS, _FLIP_COLUMNS, _TRANSPOSE, _SWAP = 1, 2, 4, 8
+_LOOKED_AT = 8
 
 # What torch.save writes for tensors; every other name in a pickle is somebody's code or object.
 _NAMES_OF_TENSORS = re.compile(
@@ -87,6 +91,22 @@ class PairSource(ABC):
     def describe(self) -> dict[str, Any]:
         """What this is, as JSON can hold it: for the log and the weights' header."""
 
+    def fingerprint(self) -> str:
+        """SHA-256 of what this is and of the pictures in it, 64 characters.
+
+        A source of the user's is known by its first pairs, unless it says more in `contents`.
+        """
+        sha = hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode())
+        for array in self.contents():
+            sha.update(f"{array.dtype.str} {array.shape}".encode())
+            sha.update(np.ascontiguousarray(array).data)
+        return sha.hexdigest()
+
+    def contents(self) -> Iterator[npt.NDArray[Any]]:
+        """The pictures that pairs are cut from."""
+        for pictures in self.batch(np.arange(min(_LOOKED_AT, len(self))), 0):
+            yield pictures.numpy()
+
 
 class TensorPairs(PairSource):
     """Pairs that lie in memory: picture i of one tensor with picture i of the other.
@@ -125,6 +145,10 @@ class TensorPairs(PairSource):
         if type(self) is not TensorPairs:
             return None
         return ResidentTensors(self._first, self._second, device)
+
+    def contents(self) -> Iterator[npt.NDArray[Any]]:
+        yield self._first.numpy()
+        yield self._second.numpy()
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "tensor pairs", "pairs": len(self), "shape": list(self.shape)}
@@ -198,6 +222,9 @@ class Augmented(PairSource):
         bits = _FLIP_ROWS, _FLIP_COLUMNS, _TRANSPOSE, _SWAP
         return ResidentAugmented(pairs, self._choices, bits, len(self), device)
 
+    def contents(self) -> Iterator[npt.NDArray[Any]]:
+        return self._source.contents()
+
     def describe(self) -> dict[str, Any]:
         source = self._source.describe()
         return {"kind": "augmented", **self._options, "seed": self._seed, "source": source}
@@ -233,6 +260,7 @@ def load_course_file(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
     """
     path = Path(path)
     try:
+        _refuse_packed(path)
         with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle's versions: what matters raises
             pair = torch.load(file, map_location="cpu", weights_only=True)
@@ -240,6 +268,8 @@ def load_course_file(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
         raise PairsError(f"{path}: no such file; check the name") from None
     except IsADirectoryError:
         raise PairsError(f"{path}: is a folder; expected a file written by torch.save") from None
+    except PairsError:
+        raise
     except Exception as error:  # the unpickler raises anything on a foreign file
         if _calls_something(path):
             raise PairsError(
@@ -301,6 +331,19 @@ def _check_pair(where: str, first: Any, second: Any) -> None:
             f"{where}: the pair has shapes {tuple(first.shape)} and {tuple(second.shape)}; "
             "expected one shape"
         )
+
+
+def _refuse_packed(path: Path) -> None:
+    """Refuse a zip with a compressed file; what is wrong with a zip raises what it raises."""
+    with open(path, "rb") as file:
+        if file.read(2) != b"PK":
+            return
+    with zipfile.ZipFile(path) as archive:
+        if any(each.compress_type != zipfile.ZIP_STORED for each in archive.infolist()):
+            raise PairsError(
+                f"{path}: is a packed archive, which may unpack to anything; torch.save packs "
+                "nothing: get the file from its source"
+            )
 
 
 def _calls_something(path: Path) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -56,9 +58,12 @@ class Neighbor2Neighbor(Objective):
         self._seed, self._epoch, self._taken = seed, 0, 0
         self._pairs = Noise2Noise(nn.MSELoss())
 
-    def begin(self, epoch: int, progress: float) -> None:
+    def begin(self, epoch: int, progress: float, taken: int = 0) -> None:
         self.gamma = self.strength * progress
-        self._epoch, self._taken = epoch, 0
+        self._epoch, self._taken = epoch, taken
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "strength": self.strength, "seed": self._seed}
 
     def step(self, model: nn.Module, source: Tensor, target: Tensor | None = None) -> float:
         """Add the gradient of one batch to the parameters' gradients.

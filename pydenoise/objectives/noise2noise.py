@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from pydenoise import nn
@@ -31,7 +33,7 @@ class Noise2Noise(Objective):
     def __init__(self, loss: nn.Loss | None = None) -> None:
         self.loss = nn.MSELoss() if loss is None else loss
 
-    def begin(self, epoch: int, progress: float) -> None:
+    def begin(self, epoch: int, progress: float, taken: int = 0) -> None:
         """Hand the progress on to the loss, which may sink with the run."""
         self.loss.begin(progress)
 
@@ -77,6 +79,9 @@ class Noise2Noise(Objective):
                 for pair in pairs
             )
         return self._add_gradients(model, source, target, share)
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "loss": type(self.loss).__name__}
 
     def _cuts(self, model: nn.Module) -> bool:
         return model.stays_inside() and self.loss.stays_inside()

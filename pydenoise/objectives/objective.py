@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 from torch import Tensor
 
@@ -12,17 +13,23 @@ from pydenoise import nn
 class Objective(ABC):
     """What one training step minimises."""
 
-    def begin(self, epoch: int, progress: float) -> None:  # noqa: B027  # most have no use for it
-        """Hear of an epoch before its first step.
+    def begin(self, epoch: int, progress: float, taken: int = 0) -> None:  # noqa: B027  # optional
+        """Hear of an epoch before its first step, or in its midst where a run goes on.
 
         Parameters
         ----------
         epoch : int
             Its number, from 0.
         progress : float
-            The share of the run that lies behind, in [0, 1).
+            The share of the run that lies behind its first step, in [0, 1).
+        taken : int
+            Steps of the epoch that lie behind.
         """
 
     @abstractmethod
     def step(self, model: nn.Module, source: Tensor, target: Tensor) -> float:
         """Add the gradient of one batch to the parameters' gradients; returns the loss."""
+
+    def describe(self) -> dict[str, Any]:
+        """What this is, as JSON can hold it: a run goes on only with the same."""
+        return {"kind": type(self).__name__}

@@ -1,20 +1,21 @@
 """Weights in a file that says what they are, and that is refused when any bit of it is wrong.
 
-safetensors: a JSON header and plain numbers, so that loading runs no code. The header carries the
-network's architecture and a SHA-256 of the whole file, itself included as 64 zeros.
+The header carries the network's architecture beside the SHA-256.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydenoise.atomic import new_file
+from pydenoise.checkpoint import _sealed
+from pydenoise.checkpoint._one import CheckpointError, load_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,10 +28,6 @@ FORMAT_VERSION = 1
 _DTYPES_RANGE = 0.0, 1.0
 
 _FIELDS = ("architecture", "format_version", "sha256", "trained_on", "value_range")
-_DIGEST_KEY = b'"sha256":"'  # in a string value its quotes would be escaped, so it occurs once
-_DIGEST_SIZE = 64
-_LENGTH_SIZE = 8
-_LARGEST_HEADER = 2**20
 
 
 class WeightsError(ValueError):
@@ -91,7 +88,6 @@ def save_weights(
         "architecture": json.dumps(architecture, sort_keys=True),
         "value_range": json.dumps([float(bound) for bound in value_range]),
         "trained_on": trained_on,
-        "sha256": "0" * _DIGEST_SIZE,
     }
     state = model.state_dict()
     if half:
@@ -102,12 +98,9 @@ def save_weights(
                     "save with half=False"
                 )
         state = {name: values.half() for name, values in state.items()}
-    content = _serialized(state, metadata)
-    place = content.index(_DIGEST_KEY) + len(_DIGEST_KEY)
-    digest = _digest(content, place).encode()
     try:
         with new_file(path, overwrite=overwrite) as file:
-            file.write(content[:place] + digest + content[place + _DIGEST_SIZE :])
+            file.write(_sealed.sealed(state, metadata))
     except FileExistsError as error:
         raise WeightsError(
             f"{path}: exists already; choose another name, or allow overwriting"
@@ -124,7 +117,8 @@ def load_weights(path: PathLike) -> tuple[Module, dict[str, Any]]:
     Parameters
     ----------
     path : path
-        Written by `save_weights`.
+        Written by `save_weights`; or the JSON of a training run's checkpoint, whose averaged
+        weights are taken.
 
     Returns
     -------
@@ -142,82 +136,62 @@ def load_weights(path: PathLike) -> tuple[Module, dict[str, Any]]:
         describes a network that pydenoise does not know or that its weights do not fit.
     """
     path = Path(path)
+    if path.suffix == ".json":
+        return _of_checkpoint(path)
     content = _read(path)
-    metadata, values = _metadata(path, content)
+    try:
+        metadata = _sealed.words_of(content, _FIELDS)
+    except _sealed.Damaged as error:
+        raise _no_weights(path, str(error)) from error
     if metadata["format_version"] != str(FORMAT_VERSION):
         raise WeightsError(
             f"{path}: has format version {metadata['format_version'][:20]!r}; this pydenoise "
             f"reads {FORMAT_VERSION}: upgrade it, or get the file again"
         )
-    place = content.index(_DIGEST_KEY) + len(_DIGEST_KEY)
-    if _digest(content, place) != metadata["sha256"]:
+    if not _sealed.is_whole(content, metadata):
         raise WeightsError(f"{path}: is damaged, its SHA-256 is another; get the file again")
     header = _header(path, metadata)
-    model = _built(path, header["architecture"], content, values)
-    if header["value_range"] != _DTYPES_RANGE:
-        model.value_range = header["value_range"]
+    values = (len(content) - _sealed.start_of_values(content)) // 2  # that the file can hold
+    model = _built(path, header, lambda: _tensors(content), values)
     return model, header
 
 
-def _serialized(state: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
-    """A safetensors file; its header sorted, since the library's own order varies."""
-    from safetensors.torch import save
+def _of_checkpoint(path: Path) -> tuple[Module, dict[str, Any]]:
+    try:
+        checkpoint = load_checkpoint(path)
+    except CheckpointError as error:
+        raise WeightsError(str(error)) from error
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
+    told = checkpoint.configuration
+    words = {
+        "architecture": json.dumps(told.get("architecture")),
+        "value_range": json.dumps(told.get("value_range") or _DTYPES_RANGE),
+        "trained_on": json.dumps(told.get("pairs")),
+        "sha256": checkpoint.sha256,
+    }
+    header = _header(path, words)
+    values = sum(each.numel() for each in checkpoint.weights.values())
+    return _built(path, header, lambda: checkpoint.weights, values), header
 
-    saved = save(
-        {name: values.cpu().contiguous().clone() for name, values in state.items()}, metadata
-    )
-    start = _LENGTH_SIZE + int.from_bytes(saved[:_LENGTH_SIZE], "little")
-    header = json.loads(saved[_LENGTH_SIZE:start])
-    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % _LENGTH_SIZE)
-    return len(text).to_bytes(_LENGTH_SIZE, "little") + text + saved[start:]
 
+def _tensors(content: bytes) -> dict[str, Tensor]:
+    from safetensors.torch import load
 
-def _digest(content: bytes, place: int) -> str:
-    """SHA-256 of a file, the 64 bytes from `place` on counted as the character 0."""
-    sha = hashlib.sha256(content[:place])
-    sha.update(b"0" * _DIGEST_SIZE)
-    sha.update(memoryview(content)[place + _DIGEST_SIZE :])
-    return sha.hexdigest()
+    return load(content)
 
 
 def _read(path: Path) -> bytes:
-    """The file, read once, so that what is checked is what is used; its header length checked."""
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            start = file.read(_LENGTH_SIZE)
-            length = int.from_bytes(start, "little")
-            if len(start) < _LENGTH_SIZE or not 2 <= length <= min(
-                size - _LENGTH_SIZE, _LARGEST_HEADER
-            ):
-                raise _no_weights(path, f"a header of {length} bytes in {size}")
-            return start + file.read()
+        return _sealed.read(path)
+    except _sealed.Damaged as error:
+        raise _no_weights(path, str(error)) from None
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file; check the name") from None
     except IsADirectoryError:
         raise WeightsError(f"{path}: is a folder; expected a weights file") from None
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
-def _metadata(path: Path, content: bytes) -> tuple[dict[str, str], int]:
-    """The header's own words, all there and all text; and how many values the file can hold."""
-    start = _LENGTH_SIZE + int.from_bytes(content[:_LENGTH_SIZE], "little")
-    text = content[_LENGTH_SIZE:start]
-    try:
-        header = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _no_weights(path, "a header that is not JSON") from error
-    metadata = header.get("__metadata__") if isinstance(header, dict) else None
-    if not isinstance(metadata, dict):
-        raise _no_weights(path, "a header without metadata")
-    for field in _FIELDS:
-        if not isinstance(metadata.get(field), str):
-            raise _no_weights(path, f"a header without {field}")
-    if text.count(_DIGEST_KEY) != 1:
-        raise _no_weights(path, "a header that does not hold its sha256 once")
-    return metadata, (len(content) - start) // 2
 
 
 def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
@@ -239,15 +213,18 @@ def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _built(path: Path, architecture: dict[str, Any], content: bytes, values: int) -> Module:
+def _built(
+    path: Path, header: dict[str, Any], tensors: Callable[[], dict[str, Tensor]], values: int
+) -> Module:
+    """The network of a header, with the tensors of a file that can hold so many values."""
     import torch
     from safetensors import SafetensorError
-    from safetensors.torch import load
 
     from pydenoise import models
 
+    architecture = header["architecture"]
     try:
-        state = load(content)
+        state = tensors()
         if _fewest_weights(architecture) > values:
             raise ValueError(f"{architecture} needs more than the {values} values in the file")
         model = models.build(architecture)
@@ -260,6 +237,8 @@ def _built(path: Path, architecture: dict[str, Any], content: bytes, values: int
             f"{path}: describes no network that fits its weights ({reason}); "
             "upgrade pydenoise, or save the weights anew"
         ) from error
+    if header["value_range"] != _DTYPES_RANGE:
+        model.value_range = header["value_range"]
     return model
 
 

@@ -1,0 +1,67 @@
+"""SIGINT and SIGTERM as a wish to stop at the next good moment; a second one stops at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+_SIGNALS = signal.SIGINT, signal.SIGTERM
+_NOTED = b"stopping after this step; once more to stop at once\n"
+
+
+class Stop:
+    """Whether the work is to stop; by which signal.
+
+    Attributes
+    ----------
+    number : int or None
+        Of the first signal.
+    """
+
+    number: int | None = None
+
+    def __call__(self) -> bool:
+        return self.number is not None
+
+    @property
+    def exit_code(self) -> int:
+        """That of a process ended by the signal, as shells count."""
+        return 128 + (self.number or 0)
+
+
+@contextmanager
+def stoppable() -> Iterator[Stop]:
+    """Scope in which the first signal is noted, and the second raises.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        For a second SIGINT.
+    SystemExit
+        With 143 for a second SIGTERM.
+    """
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # Python hands signals to the main thread alone
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if stop.number is None:
+            stop.number = number
+            with suppress(OSError):  # whoever read it may have been stopped, too
+                os.write(2, _NOTED)  # not through Python's buffers, which may be in the midst of it
+        elif number == signal.SIGINT:
+            raise KeyboardInterrupt
+        else:
+            raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, note) for number in _SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
