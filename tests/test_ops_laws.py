@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
-from cases import BUSY_CASE, BY_NAME, CASES, ConvCase, operands
+from cases import BUSY_CASE, BY_NAME, CASES, ConvCase, Operands, operands
 from conftest import INSTRUCTION_SETS, Place, Setting
-from convolutions import PATCHES, Op, each_convolution, each_op, right
+from convolutions import BY_OP, PATCHES, Op, each_convolution, each_op, right
 from oracle import assert_same_bits, assert_within
 from torch import Tensor
 
@@ -167,3 +170,48 @@ def test_patches_have_the_same_bits_on_every_instruction_set(
                 results.append(op.run(case, o))
         for isa, result in zip(here, results, strict=True):
             assert_same_bits(result, results[0], f"{op} {case}, {isa} against {here[0]}")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("name", ["asymmetric", "dilated", "same-3x3", "deep-groups", "pixelwise"])
+@pytest.mark.parametrize("op", [BY_OP[n] for n in ("conv2d", "grad_input", "im2col")], ids=str)
+def test_what_is_no_number_reaches_its_receptive_field(
+    op: Op, name: str, value: float, setting: Setting
+) -> None:
+    """All of it and nothing else; whatever lies around is left alone."""
+    case = BY_NAME[name]
+    o = setting.put_all(operands(case, setting.dtype))
+    read = op.read[0]
+    clean = op.run(case, o)
+    size = getattr(o, read).shape
+    for at in ((0, 0, 0, 0), tuple(n // 2 for n in size), tuple(n - 1 for n in size)):
+        source, spot = getattr(o, read).clone(), torch.zeros(size, dtype=setting.dtype)
+        source[at], spot[at] = value, 1
+        room = op.room(case, setting)
+        op.run(case, o._replace(**{read: setting.put(source)}), out=room.tensor)
+        ones = Operands(*(None if x is None else torch.ones_like(x) for x in o))
+        alone = ones._replace(**{read: setting.put(spot)}, bias=None, mirror_bias=None)
+        field = op.run(case, alone) != 0
+        assert torch.equal(~room.tensor.isfinite(), field), f"{op} {case} at {at}"
+        if setting.place.backend != "reference":  # torch's product may look at addresses
+            assert torch.equal(room.tensor[~field], clean[~field]), f"{op} {case} at {at}"
+        room.assert_untouched_around()
+
+
+def random_kernels(*words: str) -> subprocess.CompletedProcess[str]:
+    script = Path(__file__).parent / "random_kernels.py"
+    command = [sys.executable, str(script), *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_random_configurations() -> None:
+    done = random_kernels("300", "--adjoints", "50")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("\n0 faults\n")
+
+
+def test_of_random_configurations_every_spoilt_one_is_found() -> None:
+    """The negative control: each result has one element that is off."""
+    done = random_kernels("40", "--adjoints", "20", "--sabotage")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stdout.endswith("\n60 faults\n")

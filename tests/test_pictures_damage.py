@@ -6,6 +6,7 @@ import io
 import struct
 import warnings
 import zlib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -139,8 +140,9 @@ def test_foreign_files_are_called_what_they_are(
 # --- sizes, judged before anything is decoded ---------------------------------------------------
 
 
+@cache
 def zeros(pixels: int) -> bytes:
-    packer = zlib.compressobj(9)
+    packer = zlib.compressobj(1 if pixels > 2**28 else 9)
     block = bytes(2**20)
     parts = [packer.compress(block) for _ in range(pixels // len(block))]
     return b"".join(parts) + packer.flush()
