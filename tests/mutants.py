@@ -21,11 +21,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from slips import CONVOLUTIONS, CUDA, ISAS, LAYERS, MUTANTS, ON_HOST, POINTWISE, Mutant
+import slips_files
+from slips import ANY, CONVOLUTIONS, CUDA, ISAS, LAYERS, MUTANTS, ON_HOST, POINTWISE, Mutant
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_COPIED = (".*", "build", "*.egg-info", "__pycache__", "*.so", "results", "weights")
 LONGEST_RUN_S = 600
+
+
+def copied(tree: Path) -> Path:
+    """A copy of the sources to work in."""
+    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*NOT_COPIED))
+    return tree
 
 
 def build(tree: Path) -> None:
@@ -88,12 +95,12 @@ def caught_by(tree: Path, tests: tuple[str, ...], isas: tuple[str, ...]) -> dict
 
 def _mark(isa: str) -> str:
     """What the names of an instruction set's tests have in common."""
-    return "test_cuda_" if isa in CUDA else f"cpu-{isa}"
+    return "" if isa in ANY else "test_cuda_" if isa in CUDA else f"cpu-{isa}"
 
 
 def isa_of(test: str) -> str:
     """Find the instruction set in a test's name."""
-    return next((isa for isa in (*CUDA, *ISAS) if _mark(isa) in test), "any")
+    return next((isa for isa in (*CUDA, *ISAS) if _mark(isa) in test), *ANY)
 
 
 class FirstFailures:
@@ -129,7 +136,8 @@ def try_mutant(tree: Path, mutant: Mutant, isas: tuple[str, ...]) -> bool:
     path.write_text(right.replace(mutant.right, mutant.wrong), encoding="utf-8")
     started = time.perf_counter()
     try:
-        build(tree)
+        if not mutant.file.endswith(".py"):
+            build(tree)
         found = caught_by(tree, mutant.tests, here)
     finally:
         path.write_text(right, encoding="utf-8")
@@ -148,15 +156,15 @@ def main(names: list[str]) -> int:
         sys.exit(f"no such mutant: {', '.join(sorted(unknown))}")
     chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
     with tempfile.TemporaryDirectory(prefix="pydenoise-mutants-") as folder:
-        tree = Path(folder).resolve() / "tree"
-        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*NOT_COPIED))
+        tree = copied(Path(folder).resolve() / "tree")
         build(tree)
         isas = (*available_isas(tree), *(CUDA if shutil.which("g++") else ()))
         failed = caught_by(tree, (*{*CONVOLUTIONS, *POINTWISE, *LAYERS, *ON_HOST},), isas)
+        failed |= caught_by(tree, slips_files.TESTS, ANY)
         if failed:
             sys.exit(f"the unbroken kernels fail {', '.join(failed.values())}: nothing to show")
         print(f"unbroken   passes under {', '.join(isas)}", flush=True)
-        missed = [mutant.name for mutant in chosen if not try_mutant(tree, mutant, isas)]
+        missed = [m.name for m in chosen if not try_mutant(tree, m, (*isas, *ANY))]
     print(f"{len(chosen) - len(missed)} of {len(chosen)} mutants caught")
     return 1 if missed else 0
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import slips_files
 from slips_cuda import SLIPS
 
 ISAS = ("scalar", "avx2", "avx512")
 VECTORS = ("avx2", "avx512")
 CUDA = ("cuda",)
 """Not an instruction set: the CUDA kernels, built for the host."""
+ANY = ("any",)
+"""Not one either: what is Python under all of them."""
 
 CONVOLUTIONS = tuple(
     f"tests/test_{name}.py"
@@ -31,6 +34,8 @@ class Mutant(NamedTuple):
 
     @property
     def tests(self) -> tuple[str, ...]:
+        if self.isas == ANY:
+            return slips_files.TESTS
         if self.file.endswith(".py"):
             return LAYERS
         if self.isas == CUDA:
@@ -350,3 +355,4 @@ MUTANTS = [
 ]
 # fmt: on
 MUTANTS += [Mutant(*slip, CUDA) for slip in SLIPS]
+MUTANTS += [Mutant(*slip, ANY) for slip in slips_files.SLIPS]
