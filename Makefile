@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 SOURCES := $(wildcard csrc/*.* csrc/*/*.*)
 CPP := $(filter-out %.py,$(SOURCES)) $(wildcard tests/cuda_on_host/*.*)
 
-.PHONY: help install demo test test-install bench bench-scaling mutants clean
+.PHONY: help install demo test test-install bench bench-scaling mutants sanitize soak clean
 .PHONY: lint lint-ruff lint-format lint-types lint-cpp format
 
 help:
@@ -25,6 +25,8 @@ help:
 	@echo "make bench         measure against torch, refresh the tables of README.md"
 	@echo "make bench-scaling measure over batch, picture side and threads; goes on where it stopped"
 	@echo "make mutants       break the kernels on purpose and see the tests notice"
+	@echo "make sanitize      the kernels under the compiler's sanitizers"
+	@echo "make soak          all long tests (hours); goes on where it stopped, fills the README's table"
 	@echo "make lint          all checks of form; make format mends what it can"
 	@echo "make clean         remove .venv and everything built"
 
@@ -45,6 +47,12 @@ bench-scaling: $(VENV)/.installed
 
 mutants: $(VENV)/.installed $(VENV)/.tools
 	$(BIN)/python tests/mutants.py $(ARGS)
+
+sanitize: $(VENV)/.installed $(VENV)/.tools
+	$(BIN)/python tests/sanitize.py $(ARGS)
+
+soak: $(VENV)/.installed $(VENV)/.tools
+	$(BIN)/python bench/soak.py $(ARGS)
 
 # The one list of lint commands: pre-commit and .ci/run call these targets.
 lint: lint-ruff lint-format lint-types lint-cpp

@@ -4,7 +4,7 @@
 
 A reader may return or raise its own error, on one line that names the file. What counts is a
 process that dies, one that takes more than 10 s for a file, any other error, and more than 2 GB of
-memory. With a sabotaged reader the faults have to show.
+memory beside what the process held before. With a sabotaged reader the faults have to show.
 """
 
 from __future__ import annotations
@@ -127,10 +127,16 @@ def sabotaged(reader: Reader, how: str | None) -> Reader:
     return reader if how is None else read
 
 
+def most_held() -> int:
+    """Bytes of memory that this process has held at most."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def try_all(jobs: list[tuple[Path, Reader]], most_bytes: int, answers: Any) -> None:
     """Read files one by one, telling before each which it is, and after it how it went."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     warnings.simplefilter("ignore")
+    before = most_held()
     for index, (path, reader) in enumerate(jobs):
         answers.send((index, "died"))
         signal.alarm(LONGEST_S)
@@ -144,8 +150,8 @@ def try_all(jobs: list[tuple[Path, Reader]], most_bytes: int, answers: Any) -> N
         except BaseException as error:
             said = f"raised {type(error).__name__}: {error}"[:300]
         signal.alarm(0)
-        if 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > most_bytes:
-            said = f"took {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MB"
+        if most_held() - before > most_bytes:
+            said = f"took {(most_held() - before) >> 20} MB"
         answers.send((index, said))
         if said.startswith("took"):
             return

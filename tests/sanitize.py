@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from conftest import GUARD
 from mutants import available_isas, copied, environment_of
 from slips import CONVOLUTIONS, LAYERS, POINTWISE
 
@@ -152,7 +153,7 @@ def python(folder: Path, cases: int) -> list[str]:
     found = [expect(tested([*every, "-k", "cpu"]), None)]
     kernel = tree / "csrc" / "cpu" / "conv2d_grad_bias.cpp"
     text = kernel.read_text()
-    slip = "grad_bias[channels] = T(0);  // beyond the last\n"
+    slip = f"grad_bias[channels + {GUARD}] = T(0);  // the first behind what tests allocate\n"
     body = text.index("{", text.index("void conv2d_grad_bias(")) + 1
     kernel.write_text(text[:body] + "\n  " + slip + text[body:])
     built()

@@ -1,0 +1,123 @@
+"""The long tests of what the package promises, one after the other; README.md gets their figures.
+
+    python bench/soak.py [NAME ...] [--again]
+
+Each result is kept in bench/results/soak.json when it is there; a soak that was stopped goes on
+with what is missing or was measured on other code. --again measures all anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from typing import Any, NamedTuple
+
+import readme
+
+from pydenoise import benchmark
+
+RESULTS = readme.RESULTS / "soak.json"
+FIGURE_LINES = 2
+
+
+class Promise(NamedTuple):
+    """What is promised, and the command that tries it; it says its figures on its last lines."""
+
+    name: str
+    words: str
+    command: tuple[str, ...]
+
+
+PROMISES = (
+    Promise(
+        "kernels",
+        "kernels against float64, im2col exact, adjoints to 1e-12",
+        ("tests/random_kernels.py", "20000", "--adjoints", "2000"),
+    ),
+    Promise("kills", "kill -9 in training and in saves, resumed", ("tests/kills.py", "200")),
+    Promise("damage", "damaged files of every kind", ("tests/damage.py", "5000")),
+    Promise("hostile", "strange arguments to the binding", ("tests/hostile.py", "100000")),
+    Promise("sanitizers", "ASan, UBSan, TSan", ("tests/sanitize.py",)),
+    Promise("mutants", "slips put in on purpose, and noticed", ("tests/mutants.py",)),
+)
+
+
+def commit() -> str | None:
+    """The commit measured; None, which is like no other, with changes beside it."""
+    asked = ["git", "status", "--porcelain", "--", *readme.MEASURED, "tests"]
+    changed = subprocess.run(asked, cwd=readme.ROOT, capture_output=True, text=True, check=False)
+    return None if changed.stdout.strip() else readme.commit()
+
+
+def tried(promise: Promise) -> dict[str, Any]:
+    """Run a command; its verdict, what it said last, and how long it took."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, *promise.command], cwd=readme.ROOT, stdout=subprocess.PIPE, text=True,
+        check=False,
+    )  # fmt: skip
+    print(done.stdout, flush=True)
+    return {
+        "is_kept": done.returncode == 0,
+        "said": done.stdout.strip().splitlines()[-FIGURE_LINES:],
+        "minutes": (time.monotonic() - began) / 60,
+        "commit": commit(),
+    }
+
+
+def told(results: dict[str, dict[str, Any]]) -> str:
+    """The table of README.md."""
+    where = benchmark.environment()
+    rows = []
+    for promise in PROMISES:
+        found = results.get(promise.name)
+        command = f"`python {' '.join(promise.command)}`"
+        if found is None:
+            rows.append([promise.words, command, "not run", "", ""])
+            continue
+        verdict = "; ".join(found["said"]) if found["is_kept"] else f"FAILED: {found['said'][-1:]}"
+        rows.append(
+            [
+                promise.words,
+                command,
+                verdict,
+                f"{found['minutes']:.0f}",
+                found["commit"] or "changed",
+            ]
+        )
+    titles = ["promise", "command", "figures", "minutes", "commit"]
+    return f"{where['cpu']}; torch {where['torch']}.\n\n{readme.table(titles, rows)}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = [promise.name for promise in PROMISES]
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}; all")
+    parser.add_argument("--again", action="store_true")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(names):
+        parser.error(f"no such promise: {', '.join(sorted(unknown))}")
+    results: dict[str, dict[str, Any]] = {}
+    if RESULTS.is_file():
+        results = json.loads(RESULTS.read_text())
+    for promise in PROMISES:
+        if promise.name not in (options.names or names):
+            continue
+        kept = results.get(promise.name, {})
+        if not options.again and kept.get("is_kept") and kept["commit"] == commit():
+            continue
+        print(f"--- {promise.words}", flush=True)
+        results[promise.name] = tried(promise)
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    readme.fill("soak", told(results))
+    failed = [name for name, found in results.items() if not found["is_kept"]]
+    print("all kept" if not failed else f"not kept: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
