@@ -26,6 +26,7 @@ from test_pictures_damage import (
     jpeg_head,
     pillow,
     png_head,
+    tiff,
     tiff_bomb,
     webp_head,
     zeros,
@@ -151,6 +152,23 @@ def looping_tiff() -> bytes:
     return struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<H", 1) + entry + struct.pack("<I", 8)
 
 
+def tiff_around_a_large_jpeg() -> bytes:
+    """A small picture whose strip's JPEG says that it is large."""
+    content = bytearray(tiff(compression="jpeg"))
+    place = content.index(b"\xff\xc0")
+    struct.pack_into(">HH", content, place + 5, 65500, 65500)
+    return bytes(content)
+
+
+def tiff_with_a_circle_behind() -> bytes:
+    """A right page, whose next one is empty and followed by itself."""
+    content = bytearray(tiff())
+    first = struct.unpack_from("<I", content, 4)[0]
+    entries = struct.unpack_from("<H", content, first)[0]
+    struct.pack_into("<I", content, first + 2 + 12 * entries, len(content))
+    return bytes(content) + struct.pack("<HI", 0, len(content))
+
+
 CANARY = "canary"
 MOST_BYTES = 600 * 2**20
 """More than a picture takes, less than what bombs unpack to."""
@@ -204,7 +222,9 @@ PAYLOADS: dict[str, Callable[[Path], bytes]] = {
     "huge.bmp": lambda _: bmp_head(2**31 - 1, 2**31 - 1),
     "bomb.tif": lambda _: tiff_bomb(20480, 20),
     "bomb of pages.tif": lambda _: tiff_bomb(2048, 2, 100),
+    "large JPEG in it.tif": lambda _: tiff_around_a_large_jpeg(),
     "circle.tif": lambda _: looping_tiff(),
+    "circle behind a page.tif": lambda _: tiff_with_a_circle_behind(),
 }
 READERS = {".pkl": load_course_file, ".safetensors": load_weights, ".json": load_checkpoint}
 

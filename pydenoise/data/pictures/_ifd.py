@@ -74,13 +74,11 @@ def stream_of(file: BinaryIO) -> Stream:
 def read_directory(stream: Stream, offset: int, depth: int = 0) -> tuple[list[Entry], int]:
     """The entries of the directory at an offset, and the offset of the next one or 0."""
     length = stream.file.seek(0, io.SEEK_END)
-    count_form = stream.order + ("Q" if stream.is_big else "H")
     entry_form = stream.order + ("HHQ8s" if stream.is_big else "HHI4s")
-    count = struct.unpack(count_form, _bytes_at(stream, offset, struct.calcsize(count_form)))[0]
     size = struct.calcsize(entry_form)
+    start, count = _start_and_count(stream, offset)
     if count * size > length:
         raise Damaged("a directory is longer than the file")
-    start = offset + struct.calcsize(count_form)
     table = _bytes_at(stream, start, count * size + struct.calcsize(stream.word))
     entries = []
     for index in range(count):
@@ -100,6 +98,34 @@ def read_directory(stream: Stream, offset: int, depth: int = 0) -> tuple[list[En
         elif needed:
             entries.append(Entry(code, kind, number, value))
     return entries, struct.unpack_from(stream.word, table, count * size)[0]
+
+
+def refuse_circle(stream: Stream) -> None:
+    """Refuse directories that follow each other in a circle, which one would read for ever.
+
+    A chain that breaks off is none.
+    """
+    size = 20 if stream.is_big else 12
+    seen: set[int] = set()
+    offset = stream.first
+    while offset not in seen:
+        seen.add(offset)
+        try:
+            start, count = _start_and_count(stream, offset)
+            place = _bytes_at(stream, start + count * size, struct.calcsize(stream.word))
+        except Damaged:
+            return
+        offset = struct.unpack(stream.word, place)[0]
+        if offset == 0:
+            return
+    raise Damaged("its pages follow each other in a circle")
+
+
+def _start_and_count(stream: Stream, offset: int) -> tuple[int, int]:
+    """Where the entries of a directory begin, and how many it says it has."""
+    form = stream.order + ("Q" if stream.is_big else "H")
+    size = struct.calcsize(form)
+    return offset + size, struct.unpack(form, _bytes_at(stream, offset, size))[0]
 
 
 def pack_directory(
@@ -143,7 +169,10 @@ def read_stream(content: bytes) -> tuple[list[Entry], Order]:
 
 
 def _bytes_at(stream: Stream, offset: int, size: int) -> bytes:
-    stream.file.seek(offset)
+    try:
+        stream.file.seek(offset)
+    except (OSError, OverflowError):
+        raise Damaged("it points far beyond its end") from None
     content = stream.file.read(size)
     if len(content) < size:
         raise Damaged("it breaks off")

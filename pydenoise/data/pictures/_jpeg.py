@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -100,6 +101,16 @@ def write(file: BinaryIO, picture: Picture) -> list[str]:
         file.write(body)
     file.write(scans)
     return lost
+
+
+def frame_size(content: bytes) -> tuple[int, int] | None:
+    """Height and width that a JPEG stream says; None where it says none."""
+    with suppress(Damaged, struct.error):
+        for marker, body in _segments(content):
+            if marker in _ANY_FRAME:
+                _, height, width = struct.unpack_from(">BHH", body)
+                return height, width
+    return None
 
 
 def _coded(image: Image, coding: dict[str, Any]) -> tuple[bytes, list[str]]:

@@ -22,8 +22,10 @@ from pydenoise.data.pictures._ifd import (
     Order,
     pack_directory,
     read_directory,
+    refuse_circle,
     stream_of,
 )
+from pydenoise.data.pictures._jpeg import frame_size
 from pydenoise.data.pictures._picture import (
     Damaged,
     Layout,
@@ -64,6 +66,8 @@ class Form(NamedTuple):
 def read(file: BinaryIO, limit: Limit, axes: str | None = None) -> Picture:
     import tifffile
 
+    refuse_circle(stream_of(file))
+    file.seek(0)
     with _complaints() as complaints, tifffile.TiffFile(file, _multifile=False) as tiff:
         series = _only_series(tiff)
         page = series.keyframe
@@ -71,7 +75,9 @@ def read(file: BinaryIO, limit: Limit, axes: str | None = None) -> Picture:
         _refuse_colours(page)
         if series.dtype is None or np.dtype(series.dtype).kind not in "biuf":
             raise Unfit(f"holds {series.dtype or 'samples of several kinds'}; expected numbers")
-        _check_size(series, layout, limit)
+        for offset, count in _check_size(series, layout, limit):
+            if page.compression == _JPEG:
+                _refuse_larger(file, offset, count, page.chunks)
         array = series.asarray()
         form, changed = _form(file, tiff, series)
         if complaints:
@@ -192,8 +198,16 @@ def _refuse_colours(page: Any) -> None:
         raise Damaged("fewer samples a pixel than colours")
 
 
-def _check_size(series: Any, layout: Layout, limit: Limit) -> None:
-    """Before a sample is decoded: not too large, and all there."""
+def _refuse_larger(file: BinaryIO, offset: int, count: int, sides: tuple[int, ...]) -> None:
+    """Refuse a strip or tile that a JPEG of more pixels lies in, before that is decoded."""
+    file.seek(offset)
+    size = frame_size(file.read(count))
+    if size is not None and any(n > side + 15 for n, side in zip(size, sides, strict=False)):
+        raise Damaged(f"a JPEG of {size[1]}x{size[0]} pixels lies in a piece of it")
+
+
+def _check_size(series: Any, layout: Layout, limit: Limit) -> list[tuple[int, int]]:
+    """Before a sample is decoded: not too large, and all there; returns where what is, in bytes."""
     height, width = (layout.shape[layout.axes.index(axis)] for axis in "YX")
     total = int(np.prod(layout.shape, dtype=object))
     pages = int(np.prod([layout.shape[axis] for axis in layout.page_axes], dtype=object))
@@ -214,6 +228,7 @@ def _check_size(series: Any, layout: Layout, limit: Limit) -> None:
         ]
     if any(offset + count > limit.file_bytes for offset, count in segments):
         raise Damaged("it breaks off")
+    return segments
 
 
 def _as_seen(array: Samples, layout: Layout, page: Any) -> tuple[Samples, Layout, tuple[str, ...]]:
