@@ -1,7 +1,17 @@
-"""`python -m pydenoise`: the same as the command `pydenoise`."""
+"""`python -m pydenoise` and the command `pydenoise`."""
 
 import sys
 
-from pydenoise.cli import main
 
-sys.exit(main())
+def main() -> int:
+    """Run the command line of this process; Ctrl-C ends it quietly even while it loads."""
+    try:
+        from pydenoise.cli import main
+
+        return main()
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

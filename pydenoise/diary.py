@@ -191,10 +191,11 @@ class Diary:
         """Our lines up to now, where they began; the lines of other runs stay."""
         assert self._log is not None
         content = self._log.read_bytes()
-        if path == str(self._log.resolve()):
+        ours = [_line(record).encode() for record in self._history]
+        is_moved = bool(ours) and content.startswith(ours[0], start)
+        if is_moved or path == str(self._log.resolve()):
             self._log_start = start
         before, behind = content[: self._log_start], content[self._log_start :]
-        ours = [_line(record).encode() for record in self._history]
         others: list[bytes] = []
         for epoch, line in enumerate(behind.splitlines(keepends=True), 1):
             is_taken_back = not others and _epoch_of(line) == epoch

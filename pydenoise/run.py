@@ -6,34 +6,21 @@ orders, crops and noise depend on (seed, epoch, index), all else is in the check
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import platform
 import warnings
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from pydenoise import ops
 from pydenoise.checkpoint import Checkpoint, CheckpointError, Checkpoints, CheckpointWarning
+from pydenoise.configuration import Terms, check_state, configuration, differences, versions
 from pydenoise.diary import Diary, Plan, TrainingResult
-from pydenoise.divergence import TrainingDiverged
+from pydenoise.divergence import TrainingDiverged, beginning
 from pydenoise.inference import denoise, evaluate
-from pydenoise.nn import Module
-from pydenoise.objectives import Objective
-from pydenoise.optim import Optimizer, Schedule
 from pydenoise.steps import Average, Steps
-
-if TYPE_CHECKING:
-    from pydenoise.data import PairSource
-
-_SCHEDULE_LOOKED_AT = 16
 
 
 class TrainingStopped(RuntimeError):
@@ -52,29 +39,6 @@ class TrainingStopped(RuntimeError):
     def __reduce__(self) -> tuple[type[TrainingStopped], tuple[int, int]]:
         """Made again from what it was made of, so that it travels between processes."""
         return type(self), (self.step, self.steps)
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What a run is about; `pydenoise.training.train` tells of each."""
-
-    model: Module
-    pairs: PairSource
-    epochs: int
-    batch_size: int
-    optimizer: Optimizer
-    schedule: Schedule
-    objective: Objective
-    validation: tuple[Tensor, Tensor] | None
-    average: float
-    seed: int
-    time_limit: float | None
-    rollbacks: int
-
-    @property
-    def steps_of_epoch(self) -> int:
-        """The last one may see fewer pairs."""
-        return math.ceil(len(self.pairs) / self.batch_size)
 
 
 class Run:
@@ -110,9 +74,9 @@ class Run:
         self._weights = terms.model.flatten().data
         self._base_lr = terms.optimizer.lr
         self._factor = 1.0
-        self._rollbacks = 0
+        self._rollbacks, self._went_back_to = 0, -1
         self._step = self._epoch = self._epoch_start = 0
-        self._configuration = _configuration(terms) if checkpoints else {}
+        self._configuration = configuration(terms) if checkpoints else {}
 
     def resume(self) -> None:
         """Be where the newest checkpoint was taken, if there is one."""
@@ -121,13 +85,13 @@ class Run:
         if checkpoint is None:
             return
         path = self._checkpoints.path(checkpoint.step)
-        differing = _differences(checkpoint.configuration, self._configuration)
+        differing = differences(checkpoint.configuration, self._configuration)
         if differing:
             raise CheckpointError(
                 f"{path}: is of another run ({'; '.join(differing)}); resume with what it was "
                 "started with, or start anew in another folder"
             )
-        others = _differences(checkpoint.versions, _versions(self._weights))
+        others = differences(checkpoint.versions, versions(self._weights))
         if others:
             warnings.warn(
                 f"{path}: was computed otherwise ({'; '.join(others)}); the run goes on, but not "
@@ -143,14 +107,13 @@ class Run:
         try:
             if self._checkpoints is not None and self._checkpoints.is_empty():
                 self._save(None)
-            while self._step < self._plan.steps:
+            while True:
                 try:
                     self._epochs()
+                    return self._finished()
                 except TrainingDiverged:
-                    if self._rollbacks == terms.rollbacks:
+                    if self._rollbacks >= terms.rollbacks or not self._roll_back():
                         raise
-                    self._roll_back()
-            return self._finished()
         except BaseException:
             terms.model.zero_grad()
             raise
@@ -194,6 +157,9 @@ class Run:
                 diary.measures = evaluate(self._terms.model, *self._terms.validation)
             finally:
                 self._weights.copy_(latest)
+            if math.isnan(diary.measures["psnr_global"]):
+                lr = self._terms.optimizer.lr
+                raise TrainingDiverged("a picture held out comes out as NaN", self._step, lr)
         diary.end_epoch()
         if limit is not None:
             self._plan.fit(self._step, diary.seconds(), limit)
@@ -209,12 +175,13 @@ class Run:
     def _finished(self) -> TrainingResult:
         terms = self._terms
         latest = self._averaged.exchange()
-        unseen, _ = terms.pairs.batch(
-            np.arange(min(terms.batch_size, len(terms.pairs))), terms.epochs
-        )
-        if not denoise(terms.model, unseen.to(self._weights.device)).isfinite().all():
+        numbers = np.arange(min(terms.batch_size, len(terms.pairs)))
+        unseen = terms.pairs.batch(numbers, terms.epochs)[0].to(self._weights.device)
+        if not denoise(terms.model, unseen).isfinite().all():
+            where = beginning(terms.model, unseen, unseen, numbers.tolist(), terms.epochs)
             self._weights.copy_(latest)
-            raise TrainingDiverged("the result is not finite", self._step, terms.optimizer.lr)
+            lr = terms.optimizer.lr
+            raise TrainingDiverged("the result is not finite", self._step, lr, where)
         return self._diary.result()
 
     # --- checkpoints ----------------------------------------------------------------------------
@@ -247,7 +214,7 @@ class Run:
                 score,
                 self._configuration,
                 state,
-                _versions(self._weights),
+                versions(self._weights),
                 tensors,
                 ends_epoch=self._step == self._epoch_start,
             )
@@ -257,6 +224,7 @@ class Run:
         assert self._checkpoints is not None
         model, state = self._terms.model, checkpoint.state
         try:
+            check_state(checkpoint, model, self._terms)
             model.load_state_dict(checkpoint.weights)
             self._averaged.restart()
             model.load_state_dict(checkpoint.part("weights."))
@@ -267,7 +235,7 @@ class Run:
             self._step = checkpoint.step
             self._epoch, self._epoch_start = int(state["epoch"]), int(state["epoch_start"])
             self._factor, self._rollbacks = float(state["factor"]), int(state["rollbacks"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
             raise CheckpointError(
                 f"{self._checkpoints.path(checkpoint.step)}: does not fit the run "
                 f"({' '.join(str(error).split())[:300]}); start anew in another folder"
@@ -284,77 +252,19 @@ class Run:
             state.setdefault(index, {})["step"] = steps
         optimizer.load_state_dict({"state": state, "param_groups": settings})
 
-    def _roll_back(self) -> None:
+    def _roll_back(self) -> bool:
+        """Go to the end of the epoch before, wherever the run was cut off; behind it where it
+        diverges at once. False where there is none."""
         assert self._checkpoints is not None
-        checkpoint = self._checkpoints.newest(ends_epoch=True)  # wherever the run was cut off
+        checkpoint = self._checkpoints.newest(ends_epoch=True)
+        if checkpoint is not None and checkpoint.step == self._step == self._went_back_to:
+            checkpoint = self._checkpoints.newest(ends_epoch=True, before=self._step)
         if checkpoint is None:
-            raise CheckpointError(f"{self._checkpoints.folder}: holds no checkpoint any more")
+            return False
         times, seconds = self._rollbacks + 1, self._diary.seconds()
         self._terms.model.zero_grad()
         self._restore(checkpoint)
         self._diary.began_before(seconds)
         self._rollbacks, self._factor = times, 0.5**times
-
-
-def _configuration(terms: Terms) -> dict[str, Any]:
-    """All that decides over a run's numbers, as JSON gives it back."""
-    (group,) = terms.optimizer.state_dict()["param_groups"]
-    looked_at = [i / _SCHEDULE_LOOKED_AT for i in range(_SCHEDULE_LOOKED_AT)]
-    told = {
-        "architecture": terms.model.architecture or repr(terms.model),
-        "dtype": str(next(terms.model.parameters()).data.dtype),
-        "value_range": terms.model.value_range,
-        "pairs": terms.pairs.describe(),
-        "data": terms.pairs.fingerprint(),
-        "validation": terms.validation and _fingerprint(terms.validation),
-        "objective": terms.objective.describe(),
-        "optimizer": {"kind": type(terms.optimizer).__name__, **group},
-        "schedule": [terms.schedule(progress) for progress in looked_at],
-        "epochs": terms.epochs,
-        "batch_size": terms.batch_size,
-        "average": terms.average,
-        "seed": terms.seed,
-        "time_limit": terms.time_limit,
-    }
-    again: dict[str, Any] = json.loads(json.dumps(told))
-    return again
-
-
-def _fingerprint(tensors: tuple[Tensor, ...]) -> str:
-    sha = hashlib.sha256()
-    for tensor in tensors:
-        sha.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
-    return sha.hexdigest()
-
-
-def _versions(weights: Tensor) -> dict[str, str]:
-    from pydenoise import __version__
-
-    return {
-        "pydenoise": __version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "device": weights.device.type,
-        **{name: str(value) for name, value in ops.running().items()},
-    }
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """In words; of two structures of which one may be made up."""
-    words = []
-    for name in dict.fromkeys([*now, *before]):
-        was, is_now = before.get(name), now.get(name)
-        if was == is_now:
-            continue
-        if isinstance(was, dict) and isinstance(is_now, dict):
-            words += [f"{name} {each}" for each in _differences(was, is_now)]
-        else:
-            words.append(f"{name} was {_short(was)}, is {_short(is_now)}")
-    return words
-
-
-def _short(value: Any) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
+        self._went_back_to = checkpoint.step
+        return True

@@ -19,12 +19,13 @@ from torch import Tensor
 
 from pydenoise import playback
 from pydenoise.checkpoint import Checkpoints
+from pydenoise.configuration import Terms
 from pydenoise.diary import Diary, Plan, Record, TrainingResult
 from pydenoise.divergence import TrainingDiverged
 from pydenoise.nn import Module
 from pydenoise.objectives import Noise2Noise, Objective
 from pydenoise.optim import SGD, Adam, AdamW, Optimizer, Schedule, constant
-from pydenoise.run import Run, Terms, TrainingStopped
+from pydenoise.run import Run, TrainingStopped
 from pydenoise.steps import Average, Steps
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ def train(
     _check(len(pairs), epochs, batch_size, optimizer.lr, average, time_limit)
     if checkpoints is None and (resume or rollbacks):
         raise ValueError("train: resume and rollbacks need checkpoints; give a folder for them")
+    epochs, batch_size, seed, average = int(epochs), int(batch_size), int(seed), float(average)
     plan = Plan(epochs * math.ceil(len(pairs) / batch_size))
     weights = model.flatten().data
     if validation is not None:
@@ -225,5 +227,5 @@ def _check(
         raise ValueError(f"train: the optimizer's lr must be a finite number, got {lr}")
     if not 0 <= average < 1:
         raise ValueError(f"train: average must lie in [0, 1), got {average}")
-    if time_limit is not None and time_limit <= 0:
-        raise ValueError(f"train: time_limit must be positive, got {time_limit}")
+    if time_limit is not None and not 0 < time_limit < math.inf:
+        raise ValueError(f"train: time_limit must be positive and finite, got {time_limit}")

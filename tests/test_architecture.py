@@ -26,7 +26,7 @@ CSRC = ROOT / "csrc"
 KERNELS = {"memory", "ops"}
 NETWORK = KERNELS | {"nn", "models", "optim", "playback", "objectives"}
 LEAVES = {"atomic", "data", "metrics", "checkpoint", "report", "diagnosis"}
-OF_A_RUN = {"diary", "divergence", "run"}
+OF_A_RUN = {"configuration", "diary", "divergence", "run"}
 METHODS = {"inference", "builtin", "zero_shot", "classic"}
 PUBLIC = NETWORK | LEAVES | METHODS | {"training", "denoiser", "distributed", "comparison"}
 MAY_IMPORT = {
@@ -49,7 +49,8 @@ MAY_IMPORT = {
     "divergence": {"nn"},
     "steps": NETWORK | LEAVES | {"divergence"},
     "device_steps": NETWORK | LEAVES | {"divergence", "steps"},
-    "run": NETWORK | LEAVES | {"diary", "divergence", "inference", "steps"},
+    "configuration": NETWORK | LEAVES,
+    "run": NETWORK | LEAVES | {"configuration", "diary", "divergence", "inference", "steps"},
     "training": NETWORK | LEAVES | {"distributed", "steps", "device_steps", *OF_A_RUN},
     "tiles": {"memory", "nn"},
     "inference": NETWORK | LEAVES | {"meter", "tiles"},

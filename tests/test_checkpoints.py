@@ -170,10 +170,10 @@ def test_the_last_end_of_an_epoch_is_kept(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     for step in range(1, 8):
         checkpoints.save(replace(checkpoint(step), ends_epoch=step in (1, 3)))
-    assert steps(tmp_path) == [3, 6, 7]
-    newest = checkpoints.newest(ends_epoch=True)
-    assert newest is not None
-    assert newest.step == 3
+    assert steps(tmp_path) == [1, 3, 6, 7]
+    newest = checkpoints.newest(ends_epoch=True), checkpoints.newest(ends_epoch=True, before=3)
+    assert [each and each.step for each in newest] == [3, 1]
+    assert checkpoints.newest(ends_epoch=True, before=1) is None
 
 
 def test_files_of_others_stay(tmp_path: Path) -> None:
@@ -182,6 +182,12 @@ def test_files_of_others_stay(tmp_path: Path) -> None:
     theirs = {"1.json": b"{}", "000000005.json": b'{"mine": 1}', "01700000000.safetensors": b"x"}
     for name, content in theirs.items():
         (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"000000005\.json: is no checkpoint; move it"):
+        checkpoints.clear()
+    assert same(load_checkpoint(tmp_path / "000000001.json"), checkpoint(1))
+    (tmp_path / "000000005.json").unlink()
+    del theirs["000000005.json"]
+    (tmp_path / "000000006.json").write_bytes(b"")  # one of ours, damaged
     checkpoints.clear()
     assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == theirs
 
@@ -194,8 +200,10 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         Checkpoints(tmp_path).held(),
     ):
         pass
-    with Checkpoints(tmp_path).held():
-        pass
+    again = Checkpoints(tmp_path / "new")
+    with again.held(), again.held():
+        assert (tmp_path / "new").exists()
+    assert not (tmp_path / "new").exists(), "nothing was saved"
 
 
 def test_only_one_way_in(tmp_path: Path) -> None:
@@ -280,6 +288,25 @@ def test_foreign_files_are_no_checkpoints(tmp_path: Path, content: bytes) -> Non
 def test_a_json_of_another_checkpoint_does_not_fit(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     one, two = checkpoints.save(checkpoint(1)), checkpoints.save(checkpoint(2))
+    content = one.read_bytes()
     one.write_bytes(two.read_bytes())
     with pytest.raises(CheckpointError, match="another SHA-256"):
         load_checkpoint(one)
+    two.rename(tmp_path / "000000003.json")
+    two.with_suffix(".safetensors").rename(tmp_path / "000000003.safetensors")
+    one.write_bytes(content)
+    with pytest.warns(CheckpointWarning, match=r"000000003\.json: is one of step 2"):
+        assert same(Checkpoints(tmp_path).newest(), checkpoint(1))
+    assert same(load_checkpoint(tmp_path / "000000003.json"), checkpoint(2)), "by its new name"
+    two = tmp_path / "000000003.json"
+    one.write_bytes(content)
+    one.with_suffix(".safetensors").write_bytes(two.with_suffix(".safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match="another SHA-256"):
+        load_checkpoint(one)
+
+
+def test_the_best_is_a_number(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path)
+    for step, score in enumerate((20.0, float("nan"), float("inf")), 1):
+        checkpoints.save(checkpoint(step, score))
+    assert Checkpoints(tmp_path).best() == (1, 20.0)

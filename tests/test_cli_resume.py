@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from terminal import QUICK, listing
 
-from pydenoise.checkpoint import load_weights
+from pydenoise.checkpoint import Checkpoints, load_weights
 from pydenoise.run import Run
 
 TESTS = Path(__file__).parent
@@ -40,6 +40,29 @@ def signals(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(Run, "_pause", interrupted)
     return todo
+
+
+def test_the_command_it_tells_has_no_place_behind_two_dashes(
+    run: Any, folder: Path, tmp_path: Path, signals: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    words = ("train", "--noise", "gauss:25", *QUICK, "--batch-size", 8, "-o", "run", "--", "photos")
+    signals.append(signal.SIGTERM)
+    ended = run(*words)
+    (line,) = [line for line in ended.err.splitlines() if "go on with: " in line]
+    again = run(*shlex.split(line.partition("go on with: pydenoise ")[2]))
+    assert again.code == 0, again.err
+
+
+def test_another_process_training_there_loses_nothing(run: Any, words: Any, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert run(*words, "-o", out).code == 0
+    before = listing(out)
+    with Checkpoints(out / "checkpoints").held():
+        ended = run(*words, "-o", out, "--overwrite")
+    assert ended.code == 2
+    assert "another process is training here" in ended.err
+    assert listing(out) == before
 
 
 def told(ended: Any) -> list[str]:
@@ -114,8 +137,14 @@ def test_resume_starts_where_there_is_nothing_and_harms_nothing(
     begun = tmp_path / "begun"  # and killed before the first checkpoint
     (begun / "checkpoints").mkdir(parents=True)
     (begun / "log.jsonl").touch()
+    (begun / ".0123456789abcdef.part").touch()
     run(*words, "-o", begun).refusal("holds files")
-    assert run(*words, "-o", begun, "--resume").code == 0
+    run(*words, "-o", begun, "--resume").refusal("holds files")
+    (begun / ".0123456789abcdef.part").rename(begun / "checkpoints" / ".0123456789abcdef.part")
+    ended = run(*words, "-o", begun, "--resume")
+    assert ended.code == 0
+    assert "nothing to resume: the run starts\n" in ended.err
+    assert not list(begun.rglob("*.part"))
     for path in (begun / "checkpoints").iterdir():
         path.unlink()
     run(*words, "-o", begun, "--resume").refusal("holds files")

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scenes import Scenes
@@ -38,13 +39,13 @@ class Hopeless(objectives.Noise2Noise):
 
 
 def test_back_to_the_last_checkpoint_with_half_the_rate(tmp_path: Path) -> None:
-    _, result = run(tmp_path / "run", objective=Hopeless(2), rollbacks=2, schedule=None)
-    assert [record["lr"] for record in result.history] == [1e-2, 2.5e-3, 2.5e-3]
+    _, result = run(tmp_path / "run", objective=Hopeless(1), rollbacks=2, schedule=None)
+    assert [record["lr"] for record in result.history] == [1e-2, 5e-3, 5e-3]
     assert [record["epoch"] for record in result.history] == [1, 2, 3]
     assert logged(tmp_path / "run") == result.history
     newest = Checkpoints(tmp_path / "run" / "checkpoints").newest()
     assert newest is not None
-    assert (newest.state["rollbacks"], newest.state["factor"]) == (2, 0.25)
+    assert (newest.state["rollbacks"], newest.state["factor"]) == (1, 0.5)
 
 
 def test_where_it_was_cut_off_does_not_matter_to_going_back(tmp_path: Path) -> None:
@@ -111,6 +112,55 @@ def test_the_weight_that_broke_is_named(tmp_path: Path) -> None:
     match = r"a weight is not finite at step 1 .*\(first in the weight 2\.bias\)"
     with pytest.raises(TrainingDiverged, match=match):
         run(tmp_path / "run", optimizer=lambda model: Careless(model, 0.1))
+
+
+def test_behind_an_end_of_an_epoch_that_is_broken_already(tmp_path: Path) -> None:
+    """Its first step diverges at any rate: the one before is gone back to."""
+
+    class Broken(Hopeless):
+        """Until the rate has been halved twice, in the first step of the second epoch."""
+
+        rate: Any = None
+
+        def step(self, *pictures: Any, **terms: Any) -> float:
+            self._left = 1 if self.rate.lr > 3e-3 else 0
+            return super().step(*pictures, **terms)
+
+    objective = Broken(1)
+
+    def watched(model: nn.Module) -> optim.Optimizer:
+        objective.rate = adam(model)
+        return objective.rate
+
+    terms: dict[str, Any] = {"objective": objective, "optimizer": watched, "schedule": None}
+    _, result = run(tmp_path / "run", rollbacks=4, **terms)
+    assert [record["lr"] for record in result.history] == [2.5e-3, 2.5e-3, 2.5e-3]
+    with pytest.raises(TrainingDiverged):
+        run(tmp_path / "less", rollbacks=1, **terms)
+
+
+def test_a_measure_that_is_no_number_is_no_end_of_an_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measures = iter([20.0, math.nan, 21.0, 22.0])
+    monkeypatch.setattr(
+        "pydenoise.run.evaluate",
+        lambda *_: dict.fromkeys(("psnr_per_image", "psnr_global"), next(measures)),
+    )
+    validation = Scenes().batch(np.arange(4), 0)
+    _, result = run(tmp_path / "run", rollbacks=1, validation=validation)
+    assert [record["psnr_global"] for record in result.history] == [20.0, 21.0, 22.0]
+
+
+def test_a_result_that_is_not_finite_goes_back_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([math.nan, math.nan, 0.5])
+    monkeypatch.setattr("pydenoise.run.denoise", lambda model, x: x * 0 + next(answers))
+    with pytest.raises(TrainingDiverged, match=r"the result is not finite at step 15 .*pairs 0, 1"):
+        run(tmp_path / "run")
+    _, result = run(tmp_path / "run", rollbacks=2)
+    assert [record["epoch"] for record in result.history] == [1, 2, 3]
 
 
 def test_outputs_are_seen_layer_by_layer_and_the_network_is_as_before() -> None:

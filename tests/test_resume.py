@@ -7,6 +7,7 @@ import math
 import pickle
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,10 @@ def test_lines_of_a_run_that_came_between_stay(tmp_path: Path) -> None:
     _, result = run(tmp_path / "a", log=log)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert lines == [*result.history, *other.history]
+    log.rename(tmp_path / "moved")
+    _, again = run(tmp_path / "a", log=tmp_path / "moved")
+    lines = [json.loads(line) for line in (tmp_path / "moved").read_text().splitlines()]
+    assert lines == [*again.history, *other.history]
     _, again = run(tmp_path / "a", log=tmp_path / "elsewhere")
     lines = (tmp_path / "elsewhere").read_text().splitlines()
     assert [json.loads(line) for line in lines] == again.history
@@ -336,3 +341,49 @@ def test_fingerprints_know_every_picture() -> None:
         prints = [make(them).fingerprint() for them in (pictures, pictures, changed)]
         assert prints[0] == prints[1] != prints[2]
         assert re.fullmatch("[0-9a-f]{64}", prints[0])
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    terms = {"epochs": np.int64(3), "seed": np.int64(3), "average": np.float64(0.9)}
+    terms["schedule"] = lambda progress: np.float64(1 - progress)
+    with pytest.raises(TrainingStopped):
+        run(tmp_path / "run", stop_at=7, **terms)
+    run(tmp_path / "run", **{**terms, "epochs": 3, "seed": 3})
+
+    class Odd(Scenes):
+        def describe(self) -> dict[str, Any]:
+            return {"folder": tmp_path}
+
+    with pytest.raises(ValueError, match="keep the run's pairs as JSON, which cannot hold it"):
+        run(tmp_path / "odd", pairs=Odd(36))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"optimizer_steps": math.inf},
+        {"epoch": -1},
+        {"epoch": 99},
+        {"epoch_start": 99},
+        {"epoch_start": -5},
+        {"factor": -1.0},
+        {"plan": {"steps": 0, "bend": [0, 0.0]}},
+        {"plan": {"steps": 10**400, "bend": [0, 0.0]}},
+        {"diary": {"history": [5, 6]}},
+        {"diary": {"history": [{}]}},
+        {"plan": None},
+        {},
+    ],
+)
+def test_made_up_states_are_refused(stopped: Path, change: dict[str, Any]) -> None:
+    """With the right SHA-256."""
+    checkpoints = Checkpoints(stopped / "checkpoints")
+    newest = checkpoints.newest()
+    assert newest is not None
+    state = {**newest.state, **change}
+    tensors = newest.tensors
+    if not change:
+        tensors = {name: each.double() for name, each in tensors.items()}
+    checkpoints.save(replace(newest, state=state, tensors=tensors))
+    with pytest.raises(CheckpointError, match=r"000000006\.json: does not fit the run"):
+        run(stopped)

@@ -353,7 +353,7 @@ def test_works_with_gradients_switched_off(model: nn.Sequential) -> None:
         ({"average": 1.0}, r"average must lie in \[0, 1\), got 1.0"),
         ({"average": -0.1}, r"average must lie in \[0, 1\), got -0.1"),
         ({"optimizer": Watched(nn.Sequential(nn.Conv2d(1, 1, 1)), math.inf)}, "lr must be .* inf"),
-        ({"time_limit": 0.0}, "time_limit must be positive, got 0.0"),
+        ({"time_limit": 0.0}, "time_limit must be positive and finite, got 0.0"),
         ({"pairs": Scenes(length=0)}, "the source of pairs is empty"),
     ],
 )

@@ -6,6 +6,8 @@ is over both, so that a checkpoint is whole or is none.
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
 import time
@@ -67,6 +69,7 @@ class Checkpoints:
         self._every = every
         self._saved = time.monotonic()
         self._known: dict[int, _Standing] | None = None
+        self._is_holding = False
 
     def is_due(self) -> bool:
         """Whether the newest is old enough for the next one."""
@@ -109,13 +112,15 @@ class Checkpoints:
         self._saved = time.monotonic()
         return path
 
-    def newest(self, ends_epoch: bool = False) -> Checkpoint | None:
+    def newest(self, *, ends_epoch: bool = False, before: int | None = None) -> Checkpoint | None:
         """The newest whole checkpoint; None where there is no checkpoint at all.
 
         Parameters
         ----------
         ends_epoch : bool
             Whether one within an epoch will not do.
+        before : int, optional
+            A step; only checkpoints of earlier ones count.
 
         Raises
         ------
@@ -130,11 +135,14 @@ class Checkpoints:
             For each that is newer, and damaged.
         """
         found = None
-        for step in sorted(self._steps(), reverse=True):
+        steps = [step for step in self._steps() if before is None or step < before]
+        for step in sorted(steps, reverse=True):
             if found is not None:
                 warnings.warn(f"{found}; going back to the one before", CheckpointWarning, 2)
             try:
                 checkpoint = load_checkpoint(self.path(step))
+                if checkpoint.step != step:
+                    raise CheckpointError(f"{self.path(step)}: is one of step {checkpoint.step}")
             except CheckpointError as error:
                 found = error
             else:
@@ -157,7 +165,7 @@ class Checkpoints:
         scored = [
             (standing.score, step)
             for step, standing in self._standings().items()
-            if standing.score is not None
+            if standing.score is not None and math.isfinite(standing.score)
         ]
         if not scored:
             return None
@@ -165,11 +173,20 @@ class Checkpoints:
         return step, score
 
     def clear(self) -> None:
-        """Remove all checkpoints, of an earlier run."""
-        for path in map(self.path, self._steps()):
-            if _is_ours(path):
-                path.unlink()
-                path.with_suffix(".safetensors").unlink(missing_ok=True)
+        """Remove all checkpoints, of an earlier run.
+
+        Raises
+        ------
+        CheckpointError
+            When a file of such a name is none, before anything is removed.
+        """
+        paths = [self.path(step) for step in self._steps()]
+        for path in paths:
+            if not _is_ours(path):
+                raise CheckpointError(f"{path}: is no checkpoint; move it, or take another folder")
+        for path in paths:
+            path.unlink()
+            path.with_suffix(".safetensors").unlink(missing_ok=True)
         self._known = {}
         self._sweep()
 
@@ -179,7 +196,7 @@ class Checkpoints:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Scope of the one run that may write here.
+        """Scope of the one run that may write here; may be entered again within.
 
         Raises
         ------
@@ -188,13 +205,25 @@ class Checkpoints:
         OSError
             When the folder cannot be written to.
         """
+        if self._is_holding:
+            yield
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / _LOCK, "ab") as lock:
+        place = self.folder / _LOCK
+        with open(place, "ab") as lock:
             if _is_held(lock):
                 raise CheckpointError(
                     f"{self.folder}: another process is training here; wait for it, or stop it"
                 )
-            yield
+            self._is_holding = True
+            try:
+                yield
+            finally:
+                self._is_holding = False
+                with suppress(OSError):
+                    if [entry.name for entry in self.folder.iterdir()] == [_LOCK]:
+                        place.unlink()
+                        self.folder.rmdir()
 
     def path(self, step: int) -> Path:
         """Of the JSON of a step's checkpoint."""
@@ -219,14 +248,14 @@ class Checkpoints:
         return self._known
 
     def _drop_others(self, newest: int) -> None:
-        """All but the newest, the one before, the last that ends an epoch, and the best; what lies
-        ahead of the newest is damaged, or of a run that went back."""
+        """All but the newest two, the newest two that end an epoch, and the best; what lies ahead
+        of the newest is damaged, or of a run that went back."""
         known = self._standings()
         for step in [step for step in known if step > newest]:
             del known[step]
             self.path(step).unlink(missing_ok=True)
         kept = set(sorted(known)[-_KEPT:])
-        kept |= set(sorted(step for step in known if known[step].ends_epoch)[-1:])
+        kept |= set(sorted(step for step in known if known[step].ends_epoch)[-_KEPT:])
         best = self.best()
         if best is not None:
             kept.add(best[0])
@@ -268,7 +297,12 @@ def _standing(path: Path) -> _Standing:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a file begins as a checkpoint's JSON does."""
-    begin = b"{" + _sealed.DIGEST_KEY
-    with open(path, "rb") as file:
-        return file.read(len(begin)) == begin
+    """Whether a file begins as a checkpoint's JSON does, or is damaged so that it is nobody's."""
+    content = path.read_bytes()
+    if content.startswith(b"{" + _sealed.DIGEST_KEY):
+        return True
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError):
+        return True
+    return False

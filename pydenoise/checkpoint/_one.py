@@ -84,7 +84,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         tensors = _sealed.read(path.with_suffix(".safetensors"))
         return _checkpoint(record_of(content), content, tensors)
     except _sealed.Damaged as error:
-        raise CheckpointError(f"{path}: is no checkpoint or is damaged (it has {error})") from error
+        raise CheckpointError(
+            f"{path}: is no checkpoint or is damaged (it has {error}); take another"
+        ) from error
     except FileNotFoundError as error:
         raise CheckpointError(f"{error.filename}: no such file; check the name") from error
 

@@ -75,7 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
             app(args=words or ["--help"], prog_name="pydenoise", standalone_mode=False, obj=words)
             or 0
         )
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by the caller
+            sys.stdout.flush()
     except BAD_USAGE as error:
         return failure(error)
     except Exception as error:

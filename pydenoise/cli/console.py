@@ -121,8 +121,9 @@ def _give_up_stdout() -> None:
 
 
 def say(text: str) -> None:
-    """A line on stderr."""
-    typer.echo(text, err=True)
+    """A line on stderr; where nobody can read it, the work goes on."""
+    with suppress(OSError):
+        typer.echo(text, err=True)
 
 
 @contextmanager

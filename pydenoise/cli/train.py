@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,7 +83,8 @@ def train(
     ] = LossName.AUTO,
     epochs: Annotated[int, typer.Option(min=1)] = 10,
     minutes: Annotated[
-        float | None, typer.Option(min=0.01, help="Fewer epochs if they would take longer.")
+        float | None,
+        typer.Option(min=0.01, max=1e6, help="Fewer epochs if they would take longer."),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     optimizer: Annotated[OptimizerName, typer.Option()] = OptimizerName.ADAM,
@@ -176,7 +176,7 @@ def train(
     crop = recipe.crop if crop is None else crop
 
     from pydenoise import metrics, report, training
-    from pydenoise.atomic import new_folder
+    from pydenoise.atomic import new_folder, part_files
     from pydenoise.checkpoint import Checkpoints, save_weights
     from pydenoise.data import Augmented, parse
 
@@ -199,10 +199,14 @@ def train(
         say("no clean pictures to measure on: the log holds the loss alone")
     model.value_range = bounds
     checkpoints = Checkpoints(out / CHECKPOINTS, every=checkpoint_every)
-    with new_folder(out), saying_warnings(), stoppable() as stop:
+    with new_folder(out), checkpoints.held(), saying_warnings(), stoppable() as stop:
+        for part in part_files(out):  # of a run that was killed while it wrote
+            part.unlink()
         if not resume:  # an earlier run's, which a new one must not continue
             checkpoints.clear()
             (out / LOG).unlink(missing_ok=True)
+        elif checkpoints.is_empty():
+            say("nothing to resume: the run starts")
         try:
             with watching("training") as progress:
                 result = training.train(
@@ -225,23 +229,16 @@ def train(
                     stop=stop,
                 )
         except training.TrainingStopped as stopped:
-            with suppress(OSError):  # whoever read it may have been stopped, too
-                say(f"{stopped}; go on with: {_resuming(context.obj)}")
+            say(f"{stopped}; go on with: {_resuming(context.obj)}")
             raise typer.Exit(stop.exit_code) from None
-        save_weights(
-            out / WEIGHTS,
-            model,
-            trained_on=json.dumps(source.describe()),
-            overwrite=overwrite or resume,
-        )
-    best = checkpoints.best()
-    if best is not None and best[0] < result.history[-1]["step"]:
-        say(f"best on the pictures held out: {best[1]:.2f} dB, {checkpoints.path(best[0])}")
-    noisy = metrics.psnr_per_image(*measured_on) if measured_on else None
-    noisy_global = metrics.psnr_global(*measured_on) if measured_on else None
-    report.learning_curve(
-        out / CURVE, result.history, noisy_psnr=noisy, overwrite=overwrite or resume
-    )
+        trained_on, replaces = json.dumps(source.describe()), overwrite or resume
+        save_weights(out / WEIGHTS, model, trained_on=trained_on, overwrite=replaces)
+        best = checkpoints.best()
+        if best is not None and best[0] < result.history[-1]["step"]:
+            say(f"best on the pictures held out: {best[1]:.2f} dB, {checkpoints.path(best[0])}")
+        noisy = metrics.psnr_per_image(*measured_on) if measured_on else None
+        noisy_global = metrics.psnr_global(*measured_on) if measured_on else None
+        report.learning_curve(out / CURVE, result.history, noisy_psnr=noisy, overwrite=replaces)
     summary = {
         "psnr_noisy": noisy,
         "psnr_denoised": result.final.get("psnr_per_image"),
@@ -264,14 +261,16 @@ def train(
 def _resuming(words: list[str]) -> str:
     """The command line that goes on with the run of a command line."""
     kept = [word for word in words if word not in ("--overwrite", "--resume")]
-    return shlex.join(["pydenoise", *kept, "--resume"])
+    kept.insert(kept.index("train") + 1, "--resume")  # not behind a "--"
+    return shlex.join(["pydenoise", *kept])
 
 
 def _refuse_filled(out: Path, overwrite: bool, resume: bool) -> None:
     from pydenoise.checkpoint import Checkpoints
 
     is_run = resume and not Checkpoints(out / CHECKPOINTS).is_empty()
-    begun = {LOG, CHECKPOINTS} if resume else set()  # by a run that came to no checkpoint
+    is_begun = resume and not ((out / LOG).is_file() and (out / LOG).stat().st_size)
+    begun = {LOG, CHECKPOINTS} if is_begun else set()  # by a run that came to no checkpoint
     names = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
     if names - begun and not (overwrite or is_run):
         raise FileExistsError(f"{out}: holds files; name another folder or pass --overwrite")

@@ -96,7 +96,7 @@ class PairSource(ABC):
 
         A source of the user's is known by its first pairs, unless it says more in `contents`.
         """
-        sha = hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode())
+        sha = hashlib.sha256(json.dumps(self.describe(), default=str).encode())
         for array in self.contents():
             sha.update(f"{array.dtype.str} {array.shape}".encode())
             sha.update(np.ascontiguousarray(array).data)
