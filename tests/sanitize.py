@@ -135,7 +135,16 @@ def python(folder: Path, cases: int) -> list[str]:
             raise Failed(f"the extension does not build:\n{done.stderr[-3000:]}")
 
     def tested(tests: Sequence[str]) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-qx",
+            "--capture=sys",
+            "-p",
+            "no:cacheprovider",
+            *tests,
+        ]
         return subprocess.run(
             command,
             cwd=tree,
