@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import platform
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from pydenoise import ops
 from pydenoise.checkpoint import Checkpoint
+from pydenoise.data.pairs import sha256_of
 from pydenoise.nn import Module
 from pydenoise.objectives import Objective
 from pydenoise.optim import Optimizer, Schedule
@@ -58,7 +58,7 @@ def configuration(terms: Terms) -> dict[str, Any]:
         "value_range": terms.model.value_range,
         "pairs": terms.pairs.describe(),
         "data": terms.pairs.fingerprint(),
-        "validation": terms.validation and _fingerprint(terms.validation),
+        "validation": terms.validation and sha256_of(x.cpu().numpy() for x in terms.validation),
         "objective": terms.objective.describe(),
         "optimizer": {"kind": type(terms.optimizer).__name__, **group},
         "schedule": [terms.schedule(progress) for progress in looked_at],
@@ -109,14 +109,6 @@ def check_state(checkpoint: Checkpoint, model: Module, terms: Terms) -> None:
     for record in state["diary"]["history"]:
         if not (isinstance(record, dict) and {"epoch", "step", "lr", "loss"} <= record.keys()):
             raise ValueError("its history is none")
-
-
-def _fingerprint(tensors: tuple[Tensor, ...]) -> str:
-    sha = hashlib.sha256()
-    for tensor in tensors:
-        sha.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
-    return sha.hexdigest()
 
 
 def versions(weights: Tensor) -> dict[str, str]:

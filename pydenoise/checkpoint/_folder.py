@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: a folder that holds the last two and the best.
+"""Checkpoints of a training run: a folder that holds the newest ones and the best.
 
 Each is two files of one name: its tensors, and JSON with all else, written last. The JSON's SHA-256
 is over both, so that a checkpoint is whole or is none.
@@ -76,7 +76,7 @@ class Checkpoints:
         return time.monotonic() - self._saved >= self._every
 
     def save(self, checkpoint: Checkpoint) -> Path:
-        """Keep a checkpoint, and of the others the one before and the best.
+        """Keep a checkpoint; of the others the one before, two that end an epoch, and the best.
 
         Returns
         -------

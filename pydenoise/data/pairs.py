@@ -14,7 +14,7 @@ import re
 import warnings
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -96,11 +96,7 @@ class PairSource(ABC):
 
         A source of the user's is known by its first pairs, unless it says more in `contents`.
         """
-        sha = hashlib.sha256(json.dumps(self.describe(), default=str).encode())
-        for array in self.contents():
-            sha.update(f"{array.dtype.str} {array.shape}".encode())
-            sha.update(np.ascontiguousarray(array).data)
-        return sha.hexdigest()
+        return sha256_of(self.contents(), json.dumps(self.describe(), default=str))
 
     def contents(self) -> Iterator[npt.NDArray[Any]]:
         """The pictures that pairs are cut from."""
@@ -287,6 +283,15 @@ def load_course_file(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
         )
     _check_pair(str(path), *pair)
     return pair[0].contiguous(), pair[1].contiguous()
+
+
+def sha256_of(arrays: Iterable[npt.NDArray[Any]], words: str = "") -> str:
+    """SHA-256 of words, and of arrays with their dtypes and shapes; 64 characters."""
+    sha = hashlib.sha256(words.encode())
+    for array in arrays:
+        sha.update(f"{array.dtype.str} {array.shape}".encode())
+        sha.update(np.ascontiguousarray(array).data)
+    return sha.hexdigest()
 
 
 def scaled(levels: Tensor) -> Tensor:
