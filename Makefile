@@ -15,7 +15,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 SOURCES := $(wildcard csrc/*.* csrc/*/*.*)
 CPP := $(filter-out %.py,$(SOURCES)) $(wildcard tests/cuda_on_host/*.*)
 
-.PHONY: help install demo test test-install bench bench-scaling mutants sanitize soak clean
+.PHONY: help install demo test test-install bench bench-scaling bench-distributed mutants sanitize
+.PHONY: soak clean
 .PHONY: lint lint-ruff lint-format lint-types lint-cpp format
 
 help:
@@ -24,6 +25,7 @@ help:
 	@echo "make test-install  install into fresh environments, with and without a compiler (minutes)"
 	@echo "make bench         measure against torch, refresh the tables of README.md"
 	@echo "make bench-scaling measure over batch, picture side and threads; goes on where it stopped"
+	@echo "make bench-distributed  measure and reckon training on several processes"
 	@echo "make mutants       break the kernels on purpose and see the tests notice"
 	@echo "make sanitize      the kernels under the compiler's sanitizers"
 	@echo "make soak          all long tests (hours); goes on where it stopped, fills the README's table"
@@ -44,6 +46,9 @@ bench: $(VENV)/.installed
 
 bench-scaling: $(VENV)/.installed
 	$(BIN)/python bench/scaling.py $(ARGS)
+
+bench-distributed: $(VENV)/.installed
+	$(BIN)/python bench/distributed.py $(ARGS)
 
 mutants: $(VENV)/.installed $(VENV)/.tools
 	$(BIN)/python tests/mutants.py $(ARGS)

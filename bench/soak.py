@@ -38,6 +38,11 @@ PROMISES = (
         ("tests/random_kernels.py", "20000", "--adjoints", "2000"),
     ),
     Promise("kills", "kill -9 in training and in saves, resumed", ("tests/kills.py", "200")),
+    Promise(
+        "ranks",
+        "kill -9 of one of the processes that train together",
+        ("tests/rank_kills.py", "100"),
+    ),
     Promise("damage", "damaged files of every kind", ("tests/damage.py", "5000")),
     Promise("hostile", "strange arguments to the binding", ("tests/hostile.py", "100000")),
     Promise("sanitizers", "ASan, UBSan, TSan", ("tests/sanitize.py",)),

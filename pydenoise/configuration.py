@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import platform
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from torch import Tensor
 from pydenoise import ops
 from pydenoise.checkpoint import Checkpoint
 from pydenoise.data.pairs import sha256_of
+from pydenoise.distributed import Ranks, RanksDiffer
 from pydenoise.nn import Module
 from pydenoise.objectives import Objective
 from pydenoise.optim import Optimizer, Schedule
@@ -41,6 +44,8 @@ class Terms:
     seed: int
     time_limit: float | None
     rollbacks: int
+    ranks: Ranks
+    shards: int
 
     @property
     def steps_of_epoch(self) -> int:
@@ -67,6 +72,7 @@ def configuration(terms: Terms) -> dict[str, Any]:
         "average": terms.average,
         "seed": terms.seed,
         "time_limit": terms.time_limit,
+        **({"shards": terms.shards} if terms.shards else {}),
     }
     found: dict[str, Any] = {}
     for name, value in told.items():
@@ -111,10 +117,12 @@ def check_state(checkpoint: Checkpoint, model: Module, terms: Terms) -> None:
             raise ValueError("its history is none")
 
 
-def versions(weights: Tensor) -> dict[str, str]:
-    """What a run with such weights is computed with."""
+def versions(terms: Terms) -> dict[str, str]:
+    """What a run is computed with."""
     from pydenoise import __version__
 
+    weights = next(terms.model.parameters()).data
+    is_many = terms.ranks.size > 1 and not terms.shards
     return {
         "pydenoise": __version__,
         "torch": torch.__version__,
@@ -122,7 +130,42 @@ def versions(weights: Tensor) -> dict[str, str]:
         "python": platform.python_version(),
         "device": weights.device.type,
         **{name: str(value) for name, value in ops.running().items()},
+        **({"ranks": str(terms.ranks.size)} if is_many else {}),
     }
+
+
+def check_alike(terms: Terms) -> None:
+    """See that all ranks have the same run before them, and the same code to run it with.
+
+    Raises
+    ------
+    RanksDiffer
+        On all of them, and in words.
+    """
+    own = {
+        "code": _code(),
+        "torch": torch.__version__,
+        "device": next(terms.model.parameters()).data.device.type,
+        **configuration(terms),
+    }
+    first, *others = terms.ranks.gathered(own)
+    for rank, told in enumerate(others, 1):
+        differing = differences(first, told)
+        if differing:
+            raise RanksDiffer(
+                f"rank {rank} was not started as rank 0 was ({'; '.join(differing)}); give all "
+                "processes the same code, data and options"
+            )
+
+
+def _code() -> str:
+    """SHA-256 of the package's source."""
+    package = Path(__file__).parent
+    files = sorted(path.relative_to(package).as_posix() for path in package.rglob("*.py"))
+    sha = hashlib.sha256("\n".join(files).encode())
+    for file in files:
+        sha.update((package / file).read_bytes())
+    return sha.hexdigest()
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from pydenoise import nn, ops
+from pydenoise.nn.conv import Convolution
 from pydenoise.nn.module import keeps_entries
 
 TAPES = 4
@@ -39,7 +40,12 @@ def can_capture(model: nn.Module, loss: nn.Loss, device: torch.device) -> bool:
 
 def _calls_kernels_alone(model: nn.Module, loss: nn.Loss) -> bool:
     every = (*model.modules(), loss)
-    return all(type(each) in _KERNELS_ALONE and each.stays_inside() for each in every)
+    return all(
+        type(each) in _KERNELS_ALONE
+        and each.stays_inside()
+        and not (isinstance(each, Convolution) and each.watcher)
+        for each in every
+    )
 
 
 class _Tapes:

@@ -18,6 +18,7 @@ from torch import Tensor
 from pydenoise.checkpoint import Checkpoint, CheckpointError, Checkpoints, CheckpointWarning
 from pydenoise.configuration import Terms, check_state, configuration, differences, versions
 from pydenoise.diary import Diary, Plan, TrainingResult
+from pydenoise.distributed import RanksLost
 from pydenoise.divergence import TrainingDiverged, beginning
 from pydenoise.inference import denoise, evaluate
 from pydenoise.steps import Average, Steps
@@ -76,6 +77,7 @@ class Run:
         self._factor = 1.0
         self._rollbacks, self._went_back_to = 0, -1
         self._step = self._epoch = self._epoch_start = 0
+        self._saved_step = -1
         self._configuration = configuration(terms) if checkpoints else {}
 
     def resume(self) -> None:
@@ -91,7 +93,7 @@ class Run:
                 f"{path}: is of another run ({'; '.join(differing)}); resume with what it was "
                 "started with, or start anew in another folder"
             )
-        others = differences(checkpoint.versions, versions(self._weights))
+        others = differences(checkpoint.versions, versions(self._terms))
         if others:
             warnings.warn(
                 f"{path}: was computed otherwise ({'; '.join(others)}); the run goes on, but not "
@@ -133,12 +135,18 @@ class Run:
         self._terms.objective.begin(self._epoch, self._plan.progress(self._epoch_start), taken)
         end = min(self._epoch_start + self._terms.steps_of_epoch, self._plan.steps)
         left = end - self._step
-        with closing(self._steps.epoch(self._epoch, self._step, taken, left, self._rate)) as todo:
-            for done in todo:
-                self._step += 1
-                self._diary.step(self._step, done.lr, done.loss, done.pictures)
-                if done.is_newest and self._step < end:
-                    self._pause()
+        try:
+            steps = self._steps.epoch(self._epoch, self._step, taken, left, self._rate)
+            with closing(steps) as todo:
+                for done in todo:
+                    self._step += 1
+                    self._diary.step(self._step, done.lr, done.loss, done.pictures)
+                    if done.is_newest and self._step < end:
+                        self._pause()
+        except RanksLost:  # the weights are those of the last whole step
+            if self._checkpoints is not None and self._step > self._saved_step:
+                self._save(None)
+            raise
 
     def _pause(self) -> None:
         """Between two steps of an epoch."""
@@ -147,6 +155,7 @@ class Run:
             self._save(None)
             self._diary.pause()
         if is_wanted:
+            self._terms.ranks.told(lambda: None)  # what is kept is whole
             raise TrainingStopped(self._step, self._plan.steps)
 
     def _end_epoch(self) -> None:
@@ -162,7 +171,8 @@ class Run:
                 raise TrainingDiverged("a picture held out comes out as NaN", self._step, lr)
         diary.end_epoch()
         if limit is not None:
-            self._plan.fit(self._step, diary.seconds(), limit)
+            seconds = self._terms.ranks.told(diary.seconds)
+            self._plan.fit(self._step, seconds, limit)
         self._epoch += 1
         self._epoch_start = self._step
         if self._checkpoints is not None:
@@ -188,9 +198,10 @@ class Run:
 
     def _save(self, score: float | None) -> None:
         assert self._checkpoints is not None
-        model, optimizer = self._terms.model, self._terms.optimizer
+        terms = self._terms
+        model, optimizer = terms.model, terms.optimizer
         tensors = {f"weights.{name}": each for name, each in model.state_dict().items()}
-        if self._terms.average:
+        if terms.average:
             latest = self._averaged.exchange()
             for name, each in model.state_dict().items():
                 tensors[f"average.{name}"] = each.clone()
@@ -214,11 +225,12 @@ class Run:
                 score,
                 self._configuration,
                 state,
-                versions(self._weights),
+                versions(terms),
                 tensors,
                 ends_epoch=self._step == self._epoch_start,
             )
         )
+        self._saved_step = self._step
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         assert self._checkpoints is not None
@@ -232,7 +244,7 @@ class Run:
             self._plan.restore(state["plan"])
             self._diary.restore(checkpoint.step, state["diary"])
             self._steps.restart()
-            self._step = checkpoint.step
+            self._step = self._saved_step = checkpoint.step
             self._epoch, self._epoch_start = int(state["epoch"]), int(state["epoch_start"])
             self._factor, self._rollbacks = float(state["factor"]), int(state["rollbacks"])
         except (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:

@@ -6,24 +6,29 @@ One step follows the other here; `pydenoise.device_steps` makes one CUDA graph o
 from __future__ import annotations
 
 import math
-import os
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from pydenoise.data import generator
 from pydenoise.divergence import TrainingDiverged, beginning, first_unfinite_weight
+from pydenoise.launch import cores
 from pydenoise.nn import Module
 from pydenoise.objectives import Objective
 from pydenoise.optim import Optimizer
 
 if TYPE_CHECKING:
     from pydenoise.data import PairSource
+
+Numbers: TypeAlias = npt.NDArray[np.int64]
+"""Of pairs in their source."""
 
 _BATCHES_AHEAD = 3
 
@@ -128,15 +133,19 @@ class Steps:
         order, size = self._order(epoch), self._batch_size
         parts = [order[start : start + size] for start in range(taken * size, len(order), size)]
         parts = parts[:count]
-        with closing(self._batches(parts, epoch)) as batches:
-            for step, (part, batch) in enumerate(zip(parts, batches, strict=True), first):
+        own = [self._own(part) for part in parts]
+        with closing(self._batches(own, epoch)) as batches:
+            todo = zip(parts, own, batches, strict=True)
+            for step, (part, numbers, batch) in enumerate(todo, first):
+                self._optimizer.lr = lr = rate(step)
                 source, target = map(self._here, batch)
-                yield self._step(step, rate(step), source, target, part, epoch)
+                loss = self._step(step, epoch, numbers, source, target, len(part))
+                yield Done(lr, loss, len(part))
 
     def restart(self) -> None:
         """The optimizer's state, the weights and their average have been replaced."""
 
-    def _order(self, epoch: int) -> Any:
+    def _order(self, epoch: int) -> Numbers:
         return generator(self._seed, epoch, 0, "order").permutation(len(self._pairs))
 
     def _here(self, batch: Tensor) -> Tensor:
@@ -144,24 +153,36 @@ class Steps:
             return batch
         return batch.pin_memory().to(self._device, non_blocking=True)
 
+    def _own(self, part: Numbers) -> Numbers:
+        """Those of a step's pairs that this process sees: all."""
+        return part
+
     def _step(
-        self, step: int, lr: float, source: Tensor, target: Tensor, part: Any, epoch: int
-    ) -> Done:
-        self._optimizer.lr = lr
-        loss = self._objective.step(self._model, source, target)
+        self, step: int, epoch: int, own: Numbers, source: Tensor, target: Tensor, pictures: int
+    ) -> float:
+        """Take a step on so many pairs, of which these are this process's; returns its loss."""
+        loss = self._add_gradients(own, source, target, pictures)
         if not math.isfinite(loss):
-            where = beginning(self._model, source, target, part, epoch)
-            raise TrainingDiverged(f"the loss is {loss}", step + 1, lr, where)
+            where = beginning(self._model, source, target, own.tolist(), epoch)
+            raise TrainingDiverged(f"the loss is {loss}", step + 1, self._optimizer.lr, where)
         self._optimizer.step()
         self._optimizer.zero_grad()
         if not math.isfinite(self._weights.sum().item()):
             where = first_unfinite_weight(self._model)
-            raise TrainingDiverged("a weight is not finite", step + 1, lr, where)
+            raise TrainingDiverged("a weight is not finite", step + 1, self._optimizer.lr, where)
         self._average.update(self._average.share(step + 1))
-        return Done(lr, loss, len(source))
+        return loss
+
+    def _add_gradients(self, own: Numbers, source: Tensor, target: Tensor, pictures: int) -> float:
+        """Those of a step on so many pairs; returns its loss."""
+        self._objective.see(own.tolist())
+        return self._objective.step(self._model, source, target)
+
+    def _batch(self, own: Numbers, epoch: int) -> tuple[Tensor, Tensor]:
+        return self._pairs.batch(own, epoch)
 
     def _batches(
-        self, parts: list[Any], epoch: int
+        self, parts: list[Numbers], epoch: int
     ) -> Generator[tuple[Tensor, Tensor], None, None]:
         """The batches of the given pairs, cut ahead by a thread where a core is left for it.
 
@@ -169,15 +190,15 @@ class Steps:
         a core of its own it would hold up the kernels, whose threads wait for each other. Closing
         the generator waits for the batch under way and drops the rest.
         """
-        is_busy = torch.get_num_threads() >= (os.cpu_count() or 1)
+        is_busy = torch.get_num_threads() >= cores()
         if is_busy and self._device.type == "cpu":
-            yield from (self._pairs.batch(part, epoch) for part in parts)
+            yield from (self._batch(part, epoch) for part in parts)
             return
         ahead: deque[Future[tuple[Tensor, Tensor]]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="pydenoise-batches") as worker:
             try:
                 for part in parts:
-                    ahead.append(worker.submit(self._pairs.batch, part, epoch))
+                    ahead.append(worker.submit(self._batch, part, epoch))
                     if len(ahead) > _BATCHES_AHEAD:
                         yield ahead.popleft().result()
                 while ahead:

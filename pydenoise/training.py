@@ -19,8 +19,9 @@ from torch import Tensor
 
 from pydenoise import playback
 from pydenoise.checkpoint import Checkpoints
-from pydenoise.configuration import Terms
+from pydenoise.configuration import Terms, check_alike
 from pydenoise.diary import Diary, Plan, Record, TrainingResult
+from pydenoise.distributed import Ranks, SharedCheckpoints, Wish, shared_steps
 from pydenoise.divergence import TrainingDiverged
 from pydenoise.nn import Module
 from pydenoise.objectives import Noise2Noise, Objective
@@ -53,6 +54,8 @@ def train(
     resume: bool = False,
     rollbacks: int = 0,
     stop: Callable[[], bool] | None = None,
+    ranks: Ranks | None = None,
+    shards: int = 0,
 ) -> TrainingResult:
     """Train a model on pairs of noisy pictures, in place.
 
@@ -102,6 +105,15 @@ def train(
         learning rate from there on.
     stop : callable, optional
         Asked after every step; True ends the run.
+    ranks : Ranks, optional
+        The processes that train together, from `pydenoise.distributed.connected`; this one alone
+        if omitted. All call `train` with the same arguments, and `batch_size` is that of all: the
+        pairs of a step are cut between them, none is left out or seen twice. The first writes log
+        and checkpoints; where one asks to stop, all do.
+    shards : int
+        0: every rank adds up its own part of a batch, the fast way. Else the batch is cut into so
+        many shards, whose gradients are added up in one order: the weights come out with the same
+        bits for any number of ranks up to that.
 
     Returns
     -------
@@ -113,6 +125,11 @@ def train(
     TypeError, ValueError
         For an empty source, a model that predicts noise, or an argument outside its range, before
         anything is trained.
+    RanksDiffer
+        Where ranks were given another run, other data or other code.
+    RanksLost
+        When a rank has died or cannot be reached; the first one, where it lives, has kept a
+        checkpoint of the last whole step.
     CheckpointError
         When the checkpoints are of another run, or all damaged; when there are some and the run is
         not to be resumed; when another process trains into them.
@@ -150,6 +167,8 @@ def train(
     if validation is not None:
         validation = validation[0].to(weights.device), validation[1].to(weights.device)
     objective = objective or Noise2Noise()
+    ranks = ranks or Ranks()
+    _check_ranks(ranks.size, shards, min(batch_size, len(pairs)))
     averaged = Average(weights, average)
     terms = Terms(
         model,
@@ -164,10 +183,24 @@ def train(
         seed,
         time_limit,
         rollbacks,
+        ranks,
+        shards,
     )
     model.train()
     model.zero_grad()
-    steps = _steps(model, pairs, objective, optimizer, batch_size, seed, averaged)
+    given = model, pairs, objective, optimizer, batch_size, seed, averaged
+    if ranks.is_connected:
+        ranks.assemble()
+        check_alike(terms)
+        first = ranks.told_bytes(lambda: weights.cpu().numpy().tobytes())
+        weights.copy_(torch.frombuffer(bytearray(first), dtype=weights.dtype))
+        checkpoints = checkpoints and SharedCheckpoints(checkpoints, ranks)
+        log, progress = (log, progress) if ranks.is_first else (None, None)
+    if ranks.is_connected or shards:
+        stop = wish = Wish(stop)
+        steps: Steps = shared_steps(*given, ranks=ranks, wish=wish, shards=shards)
+    else:
+        steps = _steps(*given)
     with checkpoints.held() if checkpoints is not None else nullcontext():
         if checkpoints is not None and not resume:
             checkpoints.refuse_filled()
@@ -205,6 +238,21 @@ def _steps(
 
             return DeviceSteps(*given).reside(resident)
     return Steps(*given)
+
+
+def _check_ranks(size: int, shards: int, batch: int) -> None:
+    if not isinstance(shards, Integral) or shards < 0:
+        raise ValueError(f"train: shards must be a whole number, 0 or more, got {shards!r}")
+    if size > batch:
+        raise ValueError(
+            f"train: {size} processes cannot share batches of {batch} pairs; start fewer, or take "
+            "larger batches"
+        )
+    if shards and size > shards:
+        raise ValueError(
+            f"train: {size} processes cannot share {shards} shards; start fewer, or cut batches "
+            "into more"
+        )
 
 
 def _check(

@@ -1,16 +1,20 @@
 """Break the kernels on purpose, one slip at a time, and see the tests notice.
 
-    python tests/mutants.py [name ...]
+    python tests/mutants.py [--again] [name ...]
 
 The slips are in slips.py; `cuda` beside the instruction sets are the CUDA kernels, which their
 tests build for the host. Works in a copy of the tree in a temporary folder. The unbroken copy has
 to pass first; then each mutant is built there and the tests run once under every instruction set
 of the machine, until one fails. Printed is the test that caught it. A mutant that survives under
 any instruction set, or whose text is no longer found in the source, makes the exit status 1.
+Verdicts are kept in build/mutants.json while the sources stay as they are, so that a run that was
+stopped goes on; --again tries all anew.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -26,6 +30,7 @@ from slips import ANY, CONVOLUTIONS, CUDA, ISAS, LAYERS, MUTANTS, ON_HOST, POINT
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_COPIED = (".*", "build", "*.egg-info", "__pycache__", "*.so", "results", "weights")
+KEPT = ROOT / "build" / "mutants.json"
 LONGEST_RUN_S = 600
 
 
@@ -150,7 +155,29 @@ def try_mutant(tree: Path, mutant: Mutant, isas: tuple[str, ...]) -> bool:
     return not survived
 
 
+class Verdicts:
+    """Which mutants were caught, kept in a file that counts for these sources alone."""
+
+    def __init__(self, again: bool) -> None:
+        sha = hashlib.sha256()
+        for folder in ("csrc", "pydenoise", "tests"):
+            for path in sorted((ROOT / folder).rglob("*.*")):
+                if path.is_file() and path.suffix not in (".so", ".pyc"):
+                    sha.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+        self._sources = sha.hexdigest()
+        kept = json.loads(KEPT.read_text()) if KEPT.is_file() and not again else {}
+        self.caught: dict[str, bool] = kept.get(self._sources, {})
+
+    def keep(self, name: str, is_caught: bool) -> None:
+        """Remember one."""
+        self.caught[name] = is_caught
+        KEPT.parent.mkdir(exist_ok=True)
+        KEPT.write_text(json.dumps({self._sources: self.caught}))
+
+
 def main(names: list[str]) -> int:
+    again = "--again" in names
+    names = [name for name in names if name != "--again"]
     unknown = set(names) - {mutant.name for mutant in MUTANTS}
     if unknown:
         sys.exit(f"no such mutant: {', '.join(sorted(unknown))}")
@@ -164,7 +191,13 @@ def main(names: list[str]) -> int:
         if failed:
             sys.exit(f"the unbroken kernels fail {', '.join(failed.values())}: nothing to show")
         print(f"unbroken   passes under {', '.join(isas)}", flush=True)
-        missed = [m.name for m in chosen if not try_mutant(tree, m, (*isas, *ANY))]
+        verdicts = Verdicts(again)
+        for mutant in chosen:
+            if mutant.name not in verdicts.caught:
+                verdicts.keep(mutant.name, try_mutant(tree, mutant, (*isas, *ANY)))
+    missed = [mutant.name for mutant in chosen if not verdicts.caught[mutant.name]]
+    for name in missed:
+        print(f"missed: {name}")
     print(f"{len(chosen) - len(missed)} of {len(chosen)} mutants caught")
     return 1 if missed else 0
 

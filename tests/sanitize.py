@@ -178,7 +178,7 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", choices=[[], *PARTS], metavar="PART")
     parser.add_argument("--cases", type=int, default=20_000)
     options = parser.parse_args()
-    faults = 0
+    faults, every = 0, []
     for name in options.parts or PARTS:
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
@@ -189,7 +189,9 @@ def main() -> int:
                 faults += 1
         for line in said:
             print(f"{name}: {line}", flush=True)
+        every += said
         print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+    print("; ".join(every))
     print(f"{faults} reports")
     return 1 if faults else 0
 

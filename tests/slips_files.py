@@ -1,4 +1,4 @@
-"""Slips in what saves, reads and resumes; see slips.py for the form."""
+"""Slips in what saves, reads, resumes and shares; see slips.py for the form."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ RUN, DIARY, STEPS = "pydenoise/run.py", "pydenoise/diary.py", "pydenoise/steps.p
 PAIRS, NEIGHBORS = "pydenoise/data/pairs.py", "pydenoise/objectives/neighbor2neighbor.py"
 PNG, PICTURE = "pydenoise/data/pictures/_png.py", "pydenoise/data/pictures/_picture.py"
 SIGNALS = "pydenoise/cli/signals.py"
+SHARED = "pydenoise/distributed/_steps.py"
 
 TESTS = tuple(
     f"tests/test_{name}.py"
     for name in (
         *("atomic", "checkpoints", "checkpoint", "resume", "cli_resume", "pairs"),
-        *("pictures_damage", "payloads", "neighbor2neighbor"),
+        *("pictures_damage", "payloads", "neighbor2neighbor", "distributed"),
     )
 )
 
@@ -61,11 +62,23 @@ SLIPS = [
      "        with open(self._log, 'ab') as file:\n"),
     ("batches of a resumed epoch from its first", STEPS,
      "range(taken * size, len(order), size)", "range(0, len(order), size)"),
-    ("cells of a resumed epoch from its first", NEIGHBORS,
-     "self._epoch, self._taken = epoch, taken", "self._epoch, self._taken = epoch, 0"),
+    ("cells drawn by place in the batch", NEIGHBORS,
+     "self._numbers = iter(numbers)", "self._numbers = count()"),
+    ("ranks weighed alike", SHARED,
+     "self._share = len(own) / pictures", "self._share = 1 / self._ranks.size"),
+    ("a bucket summed too early", SHARED, "ends[started] <= self._heard", "ends[started] <= 99"),
+    ("a shard left out", SHARED, "-(-shards // ranks.size)", "shards // ranks.size"),
+    ("shards added up as they were computed", SHARED,
+     "self._gradient.zero_()\n        told", "pass\n        told"),
+    ("a wish of others not heard", SHARED, "self._wish.hear(wishes > 0)",
+     "self._wish.hear(self._wish.own())"),
+    ("other data on a rank not seen", "pydenoise/configuration.py",
+     "        if differing:\n            raise", "        if False:\n            raise"),
+    ("nothing kept when a rank is lost", RUN, "and self._step > self._saved_step:", "and False:"),
     ("code in a course file run", PAIRS, "weights_only=True", "weights_only=False"),
     ("PNG's checks not compared", PNG,
      'if zlib.crc32(kind + body) != struct.unpack_from(">I", content, end)[0]:', "if False:"),
-    ("exit code of another signal", SIGNALS, "return 128 + (self.number or 0)", "return 130"),
+    ("exit code of another signal", SIGNALS,
+     "return 128 + (self.number or signal.SIGTERM)", "return 130"),
 ]
 # fmt: on

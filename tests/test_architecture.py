@@ -43,14 +43,17 @@ MAY_IMPORT = {
     "report": {"atomic"},
     "diagnosis": set(),
     "checkpoint": {"atomic", "nn", "models"},  # a weights file holds the network's description
-    "distributed": {"memory"},
+    "launch": set(),
+    "distributed": NETWORK | LEAVES | {"launch", "steps"},
     "meter": set(),
     "diary": {"atomic"},
     "divergence": {"nn"},
-    "steps": NETWORK | LEAVES | {"divergence"},
+    "steps": NETWORK | LEAVES | {"divergence", "launch"},
     "device_steps": NETWORK | LEAVES | {"divergence", "steps"},
-    "configuration": NETWORK | LEAVES,
-    "run": NETWORK | LEAVES | {"configuration", "diary", "divergence", "inference", "steps"},
+    "configuration": NETWORK | LEAVES | {"distributed"},
+    "run": NETWORK
+    | LEAVES
+    | {"distributed", "configuration", "diary", "divergence", "inference", "steps"},
     "training": NETWORK | LEAVES | {"distributed", "steps", "device_steps", *OF_A_RUN},
     "tiles": {"memory", "nn"},
     "inference": NETWORK | LEAVES | {"meter", "tiles"},
@@ -63,7 +66,7 @@ MAY_IMPORT = {
     "ee559": PUBLIC,
     "benchmark": PUBLIC,
     "demo": PUBLIC,
-    "cli": PUBLIC | {"ee559", "benchmark", "demo"},
+    "cli": PUBLIC | {"ee559", "benchmark", "demo", "launch"},
     "__main__": {"cli"},
 }
 MAY_PRINT = {"cli"}

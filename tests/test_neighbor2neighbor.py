@@ -21,7 +21,8 @@ EPOCH, SEED = 3, 7
 
 
 def drawn(picture: Tensor, step: int = 0, epoch: int = EPOCH) -> Tensor:
-    return draw_neighbors(picture, generator(SEED, epoch, step, "neighbors"))
+    numbers = range(step * len(picture), (step + 1) * len(picture))
+    return draw_neighbors(picture, [generator(SEED, epoch, i, "neighbors") for i in numbers])
 
 
 def noisy(*size: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -73,7 +74,7 @@ def test_channels_are_drawn_alike_and_pictures_are_not() -> None:
 def test_steps_epochs_and_seeds_draw_anew_and_the_same_again() -> None:
     picture = torch.empty(1, 1, 16, 16)
     draws = [drawn(picture, *place) for place in ((0, 0), (1, 0), (0, 1))]
-    draws.append(draw_neighbors(picture, generator(SEED + 1, 0, 0, "neighbors")))
+    draws.append(draw_neighbors(picture, [generator(SEED + 1, 0, 0, "neighbors")]))
     assert len({draw.numpy().tobytes() for draw in draws}) == 4
     assert torch.equal(draws[0], drawn(picture, 0, 0))
 

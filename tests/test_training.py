@@ -47,7 +47,7 @@ def threads() -> list[str]:
 def cores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Batches cut between the steps, and by a thread of their own."""
     count = 1 if request.param == "in line" else 10**6
-    monkeypatch.setattr("os.cpu_count", lambda: count)
+    monkeypatch.setattr("pydenoise.steps.cores", lambda: count)
     return str(request.param)
 
 
@@ -75,7 +75,7 @@ def test_every_pair_once_an_epoch_and_the_last_batch_smaller(
 def test_same_bits_whoever_cuts_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     ends = []
     for count in (1, 10**6, 10**6):
-        monkeypatch.setattr("os.cpu_count", lambda count=count: count)
+        monkeypatch.setattr("pydenoise.steps.cores", lambda count=count: count)
         model = models.autoencoder((4, 8), seed=0)
         train(model, Scenes(), epochs=2, optimizer=optim.Adam(model, 1e-2), average=0.9)
         ends.append(weights(model))
@@ -271,7 +271,7 @@ class Clocked(Scenes):
         self.slow_epochs = slow_epochs
         clock = SimpleNamespace(perf_counter=lambda: self.now)
         monkeypatch.setattr("pydenoise.diary.time", clock)
-        monkeypatch.setattr("os.cpu_count", lambda: 1)
+        monkeypatch.setattr("pydenoise.steps.cores", lambda: 1)
 
     def batch(self, indices: Indices, epoch: int) -> Batch:
         self.now += 0.05 if epoch < self.slow_epochs else 0.01

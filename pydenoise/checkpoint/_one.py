@@ -66,6 +66,25 @@ class Checkpoint:
             if name.startswith(prefix)
         }
 
+    def to_bytes(self) -> bytes:
+        """All of it, as it can be sent: the contents of its two files."""
+        return b"\n".join(serialized(self))
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Checkpoint:
+        """The checkpoint that `to_bytes` was called of.
+
+        Raises
+        ------
+        CheckpointError
+            When it came damaged.
+        """
+        content, _, tensors = content.partition(b"\n")
+        try:
+            return _checkpoint(record_of(content), content, tensors)
+        except _sealed.Damaged as error:
+            raise CheckpointError(f"a checkpoint came damaged (it has {error})") from error
+
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """A checkpoint by its JSON.

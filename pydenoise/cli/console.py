@@ -13,6 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
+from pydenoise.launch import launched
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
 Seed = Annotated[int, typer.Option(min=0, help="Fixes every random choice.")]
@@ -62,7 +64,9 @@ def package_version(wanted: bool) -> None:
 
 def failure(error: Exception) -> int:
     """Say on one line what went wrong; returns the exit code: 2 for bad input, 1 for the rest."""
-    say(f"error: {explained(error)}")
+    told = launched()
+    who = f"rank {told.rank}: " if told and told.size > 1 else ""
+    _write(f"{who}error: {explained(error)}")
     return 2 if isinstance(error, _BAD_INPUT) else 1
 
 
@@ -121,7 +125,14 @@ def _give_up_stdout() -> None:
 
 
 def say(text: str) -> None:
-    """A line on stderr; where nobody can read it, the work goes on."""
+    """A line on stderr; where nobody can read it, the work goes on. Of the processes that train
+    together the first speaks."""
+    told = launched()
+    if told is None or told.rank == 0:
+        _write(text)
+
+
+def _write(text: str) -> None:
     with suppress(OSError):
         typer.echo(text, err=True)
 

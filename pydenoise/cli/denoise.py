@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pydenoise.cli import machine
 from pydenoise.cli.console import Failures, Json, Overwrite, Weights, print_json, say
+from pydenoise.cli.machine import Device, Threads
 from pydenoise.cli.measures import print_picture
 from pydenoise.cli.methods import Method, MethodName, Recipe, Wishes, chosen
 from pydenoise.cli.plan import Plan, Target, plan
@@ -20,14 +19,6 @@ from pydenoise.cli.sources import note_skipped
 from pydenoise.cli.work import Reading, performed, taken_for
 
 RESULT = "_denoised"
-
-
-class Device(StrEnum):
-    """Where to compute."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
 
 
 def _bytes(text: str) -> int:
@@ -133,10 +124,7 @@ def denoise(
         ),
     ] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.AUTO,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, max=256, help="Threads to compute with; torch's own number."),
-    ] = None,
+    threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Take noise out of pictures: by a network that ships, one learned from them, or yours."""
@@ -157,7 +145,7 @@ def denoise(
         if not keep_going:
             for job in batch.jobs:  # all is known to be good before the first is written
                 reading.checked(job, way)
-        with _threads(threads):
+        with machine.threads(threads):
             _do(batch, way, reading, failures, overwrite, as_json)
     if failures.found:
         say(f"{len(failures.found)} failed")
@@ -241,16 +229,3 @@ def _note(batch: Plan, way: Method, shrink: int) -> None:
 def _left_alone(batch: Plan) -> dict[str, list[str]]:
     kinds = {"skipped": batch.foreign, "earlier": batch.results, "existing": batch.existing}
     return {kind: [str(path) for path in paths] for kind, paths in kinds.items()}
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """So many threads within."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -29,8 +29,9 @@ class Stop:
 
     @property
     def exit_code(self) -> int:
-        """That of a process ended by the signal, as shells count."""
-        return 128 + (self.number or 0)
+        """That of a process ended by the signal, as shells count; SIGTERM's where another process
+        of the run got it."""
+        return 128 + (self.number or signal.SIGTERM)
 
 
 @contextmanager

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pydenoise.cli import networks, sources
+from pydenoise.cli import machine, networks, sources
 from pydenoise.cli.console import (
     NOISE_FORMS,
     Json,
@@ -21,11 +24,18 @@ from pydenoise.cli.console import (
     say,
     saying_warnings,
 )
+from pydenoise.cli.machine import Device, Threads
 from pydenoise.cli.networks import LossName, NetworkName, ObjectiveName, OptimizerName, ScheduleName
 from pydenoise.cli.progress import watching
 from pydenoise.cli.signals import stoppable
+from pydenoise.launch import launched
+
+if TYPE_CHECKING:
+    from pydenoise.checkpoint import Checkpoints
 
 WEIGHTS, LOG, CURVE, CHECKPOINTS = "model.safetensors", "log.jsonl", "curve.png", "checkpoints"
+
+_SHARDS = 8
 
 
 def train(
@@ -141,13 +151,33 @@ def train(
             "learning rate.",
         ),
     ] = 0,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="The same weights to the bit for any number of processes under torchrun; slower.",
+        ),
+    ] = False,
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=4096,
+            help="Parts of a batch with --deterministic, at least one a process; 8.",
+        ),
+    ] = None,
+    device: Annotated[
+        Device, typer.Option(help="Where to train; auto: on a GPU where there is one.")
+    ] = Device.AUTO,
+    threads: Threads = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Train a network on noisy pictures and write its weights, log and curve to RUN.
 
     Checkpoints are kept there, too: stopped by Ctrl-C or a kill, the same command with --resume
-    goes on.
+    goes on. Under torchrun, as torchrun --nproc-per-node=2 -m pydenoise train ..., processes of one
+    machine or several train together.
     """
     if [data, pairs, burst, stack or None].count(None) != 3:
         raise typer.BadParameter("give one of DATA, --pairs A B, --burst DIR and --stack FILE")
@@ -170,75 +200,82 @@ def train(
         raise typer.BadParameter("--range expects two numbers, the lower first")
     if resume and overwrite:
         raise typer.BadParameter("give either --resume or --overwrite")
-    _refuse_filled(out, overwrite, resume)
+    if not deterministic:
+        refuse({"shards": shards}, "is for --deterministic alone")
     widths = networks.level_channels(model_name, channels)
     recipe = networks.RECIPES[model_name]
     crop = recipe.crop if crop is None else crop
 
-    from pydenoise import metrics, report, training
-    from pydenoise.atomic import new_folder, part_files
+    told = launched()
+    if told is not None and told.restarts:  # by torchrun, with the words of the first start
+        resume, overwrite = True, False
+    if told is not None:  # when a rank dies, the others' words are enough
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    from pydenoise import distributed, metrics, report, training
     from pydenoise.checkpoint import Checkpoints, save_weights
     from pydenoise.data import Augmented, parse
 
-    cut = sources.Cut(crop, pairs_count, seed)
-    if data is None:
-        material = sources.captures(pairs, burst, stack or [], value_range, cut)
-    elif not is_folder:
-        material = sources.course(data, validation)
-    else:
-        taken = sources.singles if is_single else sources.photographs
-        material = taken(data, noise, hold_out, value_range, cut)
-    source, measured_on, bounds = material
-    if augment:
-        source = Augmented(source, transpose=source.shape[1] == source.shape[2], seed=seed)
-    model = networks.network(model_name, widths, source.channels, seed)
-    _refuse_odd_sizes(source.shape, model.size_multiple * (2 if is_single else 1))
-    rule = networks.optimizer(optimizer, model, recipe, lr, momentum)
-    learned = networks.objective(objective, loss, None if noise is None else parse(noise), seed)
-    if measured_on is None:
-        say("no clean pictures to measure on: the log holds the loss alone")
-    model.value_range = bounds
+    where = machine.place(device)
     checkpoints = Checkpoints(out / CHECKPOINTS, every=checkpoint_every)
-    with new_folder(out), checkpoints.held(), saying_warnings(), stoppable() as stop:
-        for part in part_files(out):  # of a run that was killed while it wrote
-            part.unlink()
-        if not resume:  # an earlier run's, which a new one must not continue
-            checkpoints.clear()
-            (out / LOG).unlink(missing_ok=True)
-        elif checkpoints.is_empty():
-            say("nothing to resume: the run starts")
-        try:
-            with watching("training") as progress:
-                result = training.train(
-                    model,
-                    source,
-                    epochs=epochs,
-                    batch_size=batch_size,
-                    optimizer=rule,
-                    schedule=networks.schedule(schedule or recipe.schedule),
-                    objective=learned,
-                    validation=measured_on,
-                    average=average,
-                    seed=seed,
-                    log=out / LOG,
-                    progress=progress,
-                    time_limit=None if minutes is None else 60 * minutes,
-                    checkpoints=checkpoints,
-                    resume=resume,
-                    rollbacks=rollbacks,
-                    stop=stop,
-                )
-        except training.TrainingStopped as stopped:
-            say(f"{stopped}; go on with: {_resuming(context.obj)}")
-            raise typer.Exit(stop.exit_code) from None
-        trained_on, replaces = json.dumps(source.describe()), overwrite or resume
-        save_weights(out / WEIGHTS, model, trained_on=trained_on, overwrite=replaces)
-        best = checkpoints.best()
-        if best is not None and best[0] < result.history[-1]["step"]:
-            say(f"best on the pictures held out: {best[1]:.2f} dB, {checkpoints.path(best[0])}")
-        noisy = metrics.psnr_per_image(*measured_on) if measured_on else None
-        noisy_global = metrics.psnr_global(*measured_on) if measured_on else None
-        report.learning_curve(out / CURVE, result.history, noisy_psnr=noisy, overwrite=replaces)
+    with machine.threads(threads), distributed.connected(where) as ranks:
+        if ranks.is_first:
+            _refuse_filled(out, overwrite, resume)
+        cut = sources.Cut(crop, pairs_count, seed)
+        if data is None:
+            material = sources.captures(pairs, burst, stack or [], value_range, cut)
+        elif not is_folder:
+            material = sources.course(data, validation)
+        else:
+            taken = sources.singles if is_single else sources.photographs
+            material = taken(data, noise, hold_out, value_range, cut)
+        source, measured_on, bounds = material
+        if augment:
+            source = Augmented(source, transpose=source.shape[1] == source.shape[2], seed=seed)
+        model = networks.network(model_name, widths, source.channels, seed).to(where)
+        _refuse_odd_sizes(source.shape, model.size_multiple * (2 if is_single else 1))
+        rule = networks.optimizer(optimizer, model, recipe, lr, momentum)
+        learned = networks.objective(objective, loss, None if noise is None else parse(noise), seed)
+        if measured_on is None:
+            say("no clean pictures to measure on: the log holds the loss alone")
+        model.value_range = bounds
+        keeping = _kept(out, checkpoints, resume) if ranks.is_first else nullcontext()
+        with keeping, saying_warnings(), stoppable() as stop:
+            try:
+                with watching("training") if ranks.is_first else nullcontext() as progress:
+                    result = training.train(
+                        model,
+                        source,
+                        epochs=epochs,
+                        batch_size=batch_size,
+                        optimizer=rule,
+                        schedule=networks.schedule(schedule or recipe.schedule),
+                        objective=learned,
+                        validation=measured_on,
+                        average=average,
+                        seed=seed,
+                        log=out / LOG,
+                        progress=progress,
+                        time_limit=None if minutes is None else 60 * minutes,
+                        checkpoints=checkpoints,
+                        resume=resume,
+                        rollbacks=rollbacks,
+                        stop=stop,
+                        ranks=ranks,
+                        shards=(shards or _SHARDS) if deterministic else 0,
+                    )
+            except training.TrainingStopped as stopped:
+                say(f"{stopped}; go on with: {_resuming(context.obj)}")
+                raise typer.Exit(stop.exit_code) from None
+            if not ranks.is_first:
+                return
+            trained_on, replaces = json.dumps(source.describe()), overwrite or resume
+            save_weights(out / WEIGHTS, model, trained_on=trained_on, overwrite=replaces)
+            best = checkpoints.best()
+            if best is not None and best[0] < result.history[-1]["step"]:
+                say(f"best on the pictures held out: {best[1]:.2f} dB, {checkpoints.path(best[0])}")
+            noisy = metrics.psnr_per_image(*measured_on) if measured_on else None
+            noisy_global = metrics.psnr_global(*measured_on) if measured_on else None
+            report.learning_curve(out / CURVE, result.history, noisy_psnr=noisy, overwrite=replaces)
     summary = {
         "psnr_noisy": noisy,
         "psnr_denoised": result.final.get("psnr_per_image"),
@@ -256,6 +293,22 @@ def train(
         print_json(summary)
     else:
         _show(summary)
+
+
+@contextmanager
+def _kept(out: Path, checkpoints: Checkpoints, resume: bool) -> Iterator[None]:
+    """A run's folder, held by this process, and empty unless the run is one to resume."""
+    from pydenoise.atomic import new_folder, part_files
+
+    with new_folder(out), checkpoints.held():
+        for part in part_files(out):  # of a run that was killed while it wrote
+            part.unlink()
+        if not resume:  # an earlier run's, which a new one must not continue
+            checkpoints.clear()
+            (out / LOG).unlink(missing_ok=True)
+        elif checkpoints.is_empty():
+            say("nothing to resume: the run starts")
+        yield
 
 
 def _resuming(words: list[str]) -> str:

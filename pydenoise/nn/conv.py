@@ -5,6 +5,8 @@ Three kernels serve both convolutions: what is forward for one is the gradient o
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -17,10 +19,18 @@ from .window import Window
 
 
 class Convolution(Module):
-    """What both convolutions have: geometry, weight, bias, and how they are first filled."""
+    """What both convolutions have: geometry, weight, bias, and how they are first filled.
+
+    Attributes
+    ----------
+    watcher : callable or None
+        Told, with the layer, whenever a backward has added to its gradients; see
+        `pydenoise.nn.hooks.gradients_seen`.
+    """
 
     weight: Tensor
     bias: Tensor | None
+    watcher: Callable[[Convolution], None] | None = None
 
     def __init__(
         self,
@@ -76,6 +86,8 @@ class Convolution(Module):
 
     def backward_parameters(self, grad_output: Tensor) -> None:
         self._back(grad_output, False)
+        if self.watcher is not None:
+            self.watcher(self)
 
     def forward_finished(
         self,
@@ -95,6 +107,8 @@ class Convolution(Module):
         """`backward`, and on through the activation that made the input."""
         grad_input = self._back(grad_output, True, finish, memory_format)
         assert grad_input is not None
+        if self.watcher is not None:
+            self.watcher(self)
         return grad_input
 
     def _back(

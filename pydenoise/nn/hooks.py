@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .conv import Convolution
 from .module import Module
 
 _HOOKED = "forward", "_is_ours"
@@ -48,4 +49,27 @@ def outputs_seen(model: Module, see: Callable[[str, Module, Tensor], None]) -> I
                 vars(layer).pop(name, None)
                 if value is not _ABSENT:
                     vars(layer)[name] = value
+        Module.changes += 1
+
+
+@contextmanager
+def gradients_seen(model: Module, see: Callable[[Module], None]) -> Iterator[None]:
+    """Scope in which every convolution says so when a backward has added to its gradients.
+
+    Parameters
+    ----------
+    model : Module
+        Runs with the same bits within; its steps are not made from tape, which would say nothing.
+    see : callable
+        Takes the layer.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, Convolution)]
+    try:
+        for layer in layers:
+            layer.watcher = see
+        Module.changes += 1
+        yield
+    finally:
+        for layer in layers:
+            layer.watcher = None
         Module.changes += 1

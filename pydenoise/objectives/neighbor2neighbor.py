@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -36,7 +38,7 @@ class Neighbor2Neighbor(Objective):
         gamma at the end of the run; `progress` is the share of it behind at an epoch's start. The
         paper takes 2, and 1 for raw pictures of a camera.
     seed : int
-        Cells of step i of epoch e are a function of (seed, e, i).
+        The cells of picture i in epoch e are a function of (seed, e, i).
 
     Notes
     -----
@@ -55,12 +57,16 @@ class Neighbor2Neighbor(Objective):
         if not strength >= 0:
             raise ValueError(f"Neighbor2Neighbor: strength must be 0 or more, got {strength}")
         self.strength, self.gamma = strength, 0.0
-        self._seed, self._epoch, self._taken = seed, 0, 0
+        self._seed, self._epoch = seed, 0
+        self._numbers: Iterator[int] = count()
         self._pairs = Noise2Noise(nn.MSELoss())
 
     def begin(self, epoch: int, progress: float, taken: int = 0) -> None:
         self.gamma = self.strength * progress
-        self._epoch, self._taken = epoch, taken
+        self._epoch, self._numbers = epoch, count()
+
+    def see(self, numbers: Sequence[int]) -> None:
+        self._numbers = iter(numbers)
 
     def describe(self) -> dict[str, Any]:
         return {**super().describe(), "strength": self.strength, "seed": self._seed}
@@ -73,7 +79,8 @@ class Neighbor2Neighbor(Objective):
         model : Module
             In training mode; takes pictures of half the size too.
         source : Tensor (N, C, H, W), float32 or float64
-            Noisy; an odd last row or column is left out.
+            Noisy; an odd last row or column is left out. Unless `see` has said their numbers, the
+            pictures of an epoch are numbered as they come.
         target : Tensor, optional
             Not looked at.
 
@@ -87,9 +94,9 @@ class Neighbor2Neighbor(Objective):
         ValueError
             For a picture without a 2x2 cell.
         """
-        rng = generator(self._seed, self._epoch, self._taken, "neighbors")
-        places = draw_neighbors(source, rng)
-        self._taken += 1
+        numbers = islice(self._numbers, len(source))
+        streams = [generator(self._seed, self._epoch, number, "neighbors") for number in numbers]
+        places = draw_neighbors(source, streams)
         first, second = neighbors(source, places)
         if not self.gamma:
             return self._pairs.step(model, first, second)
@@ -102,15 +109,15 @@ class Neighbor2Neighbor(Objective):
         return constant + self._pairs.step(model, first, second, share=1 + self.gamma)
 
 
-def draw_neighbors(picture: Tensor, rng: np.random.Generator) -> Tensor:
+def draw_neighbors(picture: Tensor, streams: Sequence[np.random.Generator]) -> Tensor:
     """Draw two pixels that share a side, in every 2x2 cell; the same in all channels.
 
     Parameters
     ----------
     picture : Tensor (N, C, H, W)
         Its size and device alone matter.
-    rng : numpy.random.Generator
-        Each of the 8 ordered pairs comes with probability 1/8.
+    streams : sequence of N numpy.random.Generator
+        One for each picture. Each of the 8 ordered pairs comes with probability 1/8.
 
     Returns
     -------
@@ -120,15 +127,19 @@ def draw_neighbors(picture: Tensor, rng: np.random.Generator) -> Tensor:
     Raises
     ------
     ValueError
-        For a picture without a 2x2 cell.
+        For a picture without a 2x2 cell, or another number of streams than of pictures.
     """
     if picture.dim() != 4 or min(picture.shape[2:]) < 2:
         raise ValueError(
             "Neighbor2Neighbor: pictures must be (N, C, H, W), 2x2 pixels or more, "
             f"got {tuple(picture.shape)}"
         )
-    batch, _, height, width = picture.shape
-    drawn = rng.integers(len(_FIRST), size=(batch, 1, height // 2, width // 2))
+    if len(streams) != len(picture):
+        raise ValueError(
+            f"Neighbor2Neighbor: {len(picture)} pictures, {len(streams)} numbers for them"
+        )
+    size = 1, picture.shape[2] // 2, picture.shape[3] // 2
+    drawn = np.stack([stream.integers(len(_FIRST), size=size) for stream in streams])
     return torch.from_numpy(np.stack([_FIRST[drawn], _SECOND[drawn]])).to(picture.device)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -24,6 +25,13 @@ class Objective(ABC):
             The share of the run that lies behind its first step, in [0, 1).
         taken : int
             Steps of the epoch that lie behind.
+        """
+
+    def see(self, numbers: Sequence[int]) -> None:  # noqa: B027  # optional
+        """Hear which pairs of the source the next step is on, one number for each picture.
+
+        What is drawn for a picture is to depend on the epoch and its number alone: then a batch
+        may be cut between processes, and a run go on in the midst of an epoch.
         """
 
     @abstractmethod

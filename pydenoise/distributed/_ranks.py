@@ -1,0 +1,327 @@
+"""The processes of a run, as each of them sees the others.
+
+torch.distributed carries what they say, torchrun starts them. What is told is JSON, checkpoints and
+gradients; nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any, NoReturn, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+from pydenoise.launch import launched
+
+PATIENCE = 40.0
+"""Seconds after which a rank that does not answer within a step is taken for lost."""
+
+ASSEMBLY = 1800.0
+"""Seconds that ranks wait for each other before the first step, while pictures are read."""
+
+_ROLL_CALL, _FAREWELL = 3.0, 6.0  # who hears of a loss from the first alone still calls the roll
+
+
+class RanksLost(RuntimeError):
+    """Other processes of the run have ended, or cannot be reached any more."""
+
+
+class RankFailed(RuntimeError):
+    """The first process of the run could not do what all wait for."""
+
+
+class RanksDiffer(ValueError):
+    """The processes of the run were not started alike."""
+
+
+class Pending(Protocol):
+    """A sum under way."""
+
+    def wait(self) -> Any:
+        """Return when it is there."""
+
+
+class _Done:
+    def wait(self) -> None:
+        """Nothing was to be waited for."""
+
+
+class Ranks:
+    """The processes that train together; of this class where there is only one.
+
+    Attributes
+    ----------
+    rank, size : int
+        Number of this process, from 0, and of all.
+    is_connected : bool
+        Whether torch.distributed is between them.
+    """
+
+    rank = 0
+    size = 1
+    is_connected = False
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this one speaks and writes for all."""
+        return self.rank == 0
+
+    def assemble(self) -> None:
+        """Wait for all, long."""
+
+    def told_bytes(self, find: Callable[[], bytes]) -> bytes:
+        """What the first rank finds, on all.
+
+        Raises
+        ------
+        Exception
+            What `find` raises; on the other ranks a `RankFailed` with its words.
+        """
+        return find()
+
+    def told(self, find: Callable[[], Any]) -> Any:
+        """`told_bytes` of what JSON can hold."""
+        return json.loads(self.told_bytes(lambda: json.dumps(find()).encode()))
+
+    def gathered(self, value: Any) -> list[Any]:
+        """What every rank says, by rank; JSON can hold it."""
+        return [value]
+
+    def start_sum(self, tensor: Tensor) -> Pending:
+        """Begin to put the sum over the ranks in the place of a gradient, contiguous, where the
+        model lies; all ranks begin theirs in one order."""
+        return _Done()
+
+    def summed(self, numbers: Sequence[float]) -> list[float]:
+        """Sums over the ranks, in float64."""
+        return list(numbers)
+
+    def stacked(self, own: Tensor) -> Tensor:
+        """The tensors of all ranks, of one shape, by rank: (size, ...)."""
+        return own[None]
+
+
+class Group(Ranks):
+    """Several processes, or one that was started as if it were several; see `connected`."""
+
+    is_connected = True
+
+    def __init__(self, store: Store, rank: int, size: int, device: torch.device) -> None:
+        self.rank, self.size = rank, size
+        self._store = store
+        patience = timedelta(seconds=PATIENCE)
+        self._words = self._gradients = dist.new_group(backend="gloo", timeout=patience)
+        if device.type == "cuda":
+            self._gradients = dist.new_group(backend="nccl", timeout=patience)
+
+    def assemble(self) -> None:
+        with self._talking():
+            dist.monitored_barrier(self._words, timedelta(seconds=ASSEMBLY))
+
+    def told_bytes(self, find: Callable[[], bytes]) -> bytes:
+        error: Exception | None = None
+        answer = b""
+        if self.is_first:
+            try:
+                answer = b"+" + find()
+            except Exception as raised:
+                error, answer = raised, b"-" + str(raised).encode()
+        with self._talking():
+            length = torch.tensor([len(answer)])
+            dist.broadcast(length, 0, group=self._words)
+            content = torch.empty(int(length), dtype=torch.uint8)
+            if self.is_first:
+                content = torch.frombuffer(bytearray(answer), dtype=torch.uint8)
+            dist.broadcast(content, 0, group=self._words)
+        if error is not None:
+            raise error
+        told = content.numpy().tobytes()
+        if told.startswith(b"-"):
+            raise RankFailed(f"rank 0: {told[1:].decode()}")
+        return told[1:]
+
+    def gathered(self, value: Any) -> list[Any]:
+        own = json.dumps(value).encode()
+        with self._talking():
+            lengths = self._all(torch.tensor([len(own)]))
+            padded = torch.zeros(max(map(int, lengths)), dtype=torch.uint8)
+            padded[: len(own)] = torch.frombuffer(bytearray(own), dtype=torch.uint8)
+            contents = self._all(padded)
+        return [
+            json.loads(content[: int(length)].numpy().tobytes())
+            for content, length in zip(contents, lengths, strict=True)
+        ]
+
+    def start_sum(self, tensor: Tensor) -> Pending:
+        with self._talking():
+            work = dist.all_reduce(tensor, group=self._gradients, async_op=True)
+        return _Watched(work, self._talking)
+
+    def summed(self, numbers: Sequence[float]) -> list[float]:
+        sums = torch.tensor(numbers, dtype=torch.float64)
+        with self._talking():
+            dist.all_reduce(sums, group=self._words)
+        return sums.tolist()
+
+    def stacked(self, own: Tensor) -> Tensor:
+        rows = own.new_empty((self.size, *own.shape))
+        group = self._gradients if own.is_cuda else self._words
+        with self._talking():
+            dist.all_gather(list(rows), own.contiguous(), group=group)
+        return rows
+
+    def leave(self, error: BaseException) -> None:
+        """Leave, with word for the others why; the first stays a moment, so that they hear it."""
+        with suppress(Exception):
+            self._store.set(f"left/{self.rank}", " ".join(str(error).split())[:300])
+        dist.destroy_process_group()
+        if self.is_first:
+            words = [f"heard/{rank}" for rank in range(1, self.size)]
+            with suppress(Exception):
+                _until(lambda: self._store.check(words), _FAREWELL)
+
+    def _all(self, own: Tensor) -> list[Tensor]:
+        every = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(every, own, group=self._words)
+        return every
+
+    @contextmanager
+    def _talking(self) -> Iterator[None]:
+        """Scope in which what torch.distributed raises means that somebody is lost."""
+        try:
+            yield
+        except RuntimeError as error:
+            self._lost(error)
+
+    def _lost(self, error: RuntimeError) -> NoReturn:
+        reason = " ".join(str(error).split())[:200]
+        raise RanksLost(f"{self._missing()}; torch.distributed says: {reason}") from error
+
+    def _missing(self) -> str:
+        """Who does not answer any more, in words."""
+        answers: list[str] = []
+        asking = threading.Thread(target=self._call_the_roll, args=(answers,), daemon=True)
+        asking.start()
+        asking.join(2 * _ROLL_CALL)
+        # what all are asked through lies with the first rank, or on its host
+        return answers[0] if answers else "rank 0 was killed or cannot be reached"
+
+    def _call_the_roll(self, answers: list[str]) -> None:
+        others = [rank for rank in range(self.size) if rank != self.rank]
+
+        def is_there(rank: int, word: str) -> bool:
+            return self._store.check([f"{word}/{rank}"])
+
+        def are_known() -> bool:
+            return all(is_there(rank, "here") or is_there(rank, "left") for rank in others)
+
+        with suppress(Exception):  # of a store that is lost itself
+            self._store.set(f"here/{self.rank}", "")
+            _until(are_known, _ROLL_CALL)
+            said = [
+                f"rank {rank} ended: {self._store.get(f'left/{rank}').decode()}"
+                if is_there(rank, "left")
+                else f"rank {rank} was killed or cannot be reached"
+                for rank in others
+                if not is_there(rank, "here")
+            ]
+            answers.append(", ".join(said) or "the connection between the ranks broke")
+            self._store.set(f"heard/{self.rank}", "")
+
+
+def _until(is_so: Callable[[], bool], seconds: float) -> None:
+    """Return when it is so, or the time is over."""
+    end = time.monotonic() + seconds
+    while not is_so() and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+class _Watched:
+    """A sum under way whose failure means that somebody is lost."""
+
+    def __init__(self, work: dist.Work, talking: Callable[[], Any]) -> None:
+        self._work, self._talking = work, talking
+
+    def wait(self) -> None:
+        """Return when it is there."""
+        with self._talking():
+            self._work.wait()
+
+
+class Wish:
+    """Whether the run shall stop: what any rank wants, all hear of behind the same step.
+
+    Parameters
+    ----------
+    own : callable, optional
+        What this rank wants.
+    """
+
+    def __init__(self, own: Callable[[], bool] | None) -> None:
+        self._own, self._is_heard = own, False
+
+    def own(self) -> bool:
+        """What this rank wants now."""
+        return self._own is not None and self._own()
+
+    def hear(self, is_wanted: bool) -> None:
+        """Be told what some rank wants."""
+        self._is_heard = self._is_heard or is_wanted
+
+    def __call__(self) -> bool:
+        return self._is_heard
+
+
+@contextmanager
+def connected(device: torch.device) -> Iterator[Ranks]:
+    """Scope in which the processes that torchrun started know each other.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where the model lies: gradients go through gloo in main memory and through nccl on GPUs.
+
+    Yields
+    ------
+    Ranks
+        One alone where torchrun started none.
+
+    Raises
+    ------
+    RanksLost
+        When some do not come.
+    """
+    told = launched()
+    if told is None:
+        yield Ranks()
+        return
+    # torchrun itself ends all when one dies; other launchers may leave the rest waiting for it
+    patience = timedelta(seconds=ASSEMBLY if dist.is_torchelastic_launched() else PATIENCE)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    try:
+        store, rank, size = next(iter(rendezvous("env://", timeout=patience)))
+        own = PrefixStore(f"pydenoise/{told.restarts}", store)  # torchrun's outlives its workers
+        dist.init_process_group("gloo", store=own, rank=rank, world_size=size, timeout=patience)
+        group = Group(own, rank, size, device)
+    except (RuntimeError, ValueError) as error:
+        raise RanksLost(
+            f"the processes did not find each other: {' '.join(str(error).split())[:200]}; look at "
+            "the address and port of the first, and at GLOO_SOCKET_IFNAME where a host has several "
+            "networks"
+        ) from error
+    try:
+        yield group
+    except BaseException as error:
+        group.leave(error)
+        raise
+    dist.destroy_process_group()
