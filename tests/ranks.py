@@ -23,7 +23,7 @@ from pydenoise import models, objectives, optim
 from pydenoise.checkpoint import Checkpoints
 from pydenoise.cli import main as command_line
 from pydenoise.data import NoisyCrops, PairSource, SingleCrops, TensorPairs, parse
-from pydenoise.distributed import connected
+from pydenoise.distributed import _ranks, connected
 from pydenoise.training import TrainingStopped, train
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -256,8 +256,10 @@ class _InDtype(PairSource):
         return self._source.describe()
 
 
-def commanded(words: list[str]) -> tuple[int, str, str]:
-    """Run a command line; its exit code, and what it said on both channels."""
+def commanded(words: list[str], patience: float | None = None) -> tuple[int, str, str]:
+    """Run a command line; its exit code, and what it said on both channels. So many seconds are
+    waited for a rank that does not answer, if others than usual."""
+    _ranks.PATIENCE = patience or _ranks.PATIENCE
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = command_line(words)

@@ -22,7 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from pydenoise.launch import launched
 
-PATIENCE = 40.0
+PATIENCE = 35.0
 """Seconds after which a rank that does not answer within a step is taken for lost."""
 
 ASSEMBLY = 1800.0
@@ -115,13 +115,20 @@ class Group(Ranks):
 
     is_connected = True
 
-    def __init__(self, store: Store, rank: int, size: int, device: torch.device) -> None:
+    def __init__(self, store: Store, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
         self._store = store
-        patience = timedelta(seconds=PATIENCE)
-        self._words = self._gradients = dist.new_group(backend="gloo", timeout=patience)
+
+    def meet(self, device: torch.device, patience: timedelta) -> None:
+        """Connect with the others, for a model on a device."""
+        dist.init_process_group(
+            "gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=patience
+        )
+        within_steps = timedelta(seconds=PATIENCE)
+        self._words = self._gradients = dist.new_group(backend="gloo", timeout=within_steps)
         if device.type == "cuda":
-            self._gradients = dist.new_group(backend="nccl", timeout=patience)
+            torch.cuda.set_device(device)
+            self._gradients = dist.new_group(backend="nccl", timeout=within_steps)
 
     def assemble(self) -> None:
         with self._talking():
@@ -181,13 +188,12 @@ class Group(Ranks):
 
     def leave(self, error: BaseException) -> None:
         """Leave, with word for the others why; the first stays a moment, so that they hear it."""
-        with suppress(Exception):
-            self._store.set(f"left/{self.rank}", " ".join(str(error).split())[:300])
-        dist.destroy_process_group()
+        reason = " ".join(str(error).split())[:300]
+        _within(_FAREWELL, lambda: self._store.set(f"left/{self.rank}", reason))
+        _within(_FAREWELL, dist.destroy_process_group)
         if self.is_first:
             words = [f"heard/{rank}" for rank in range(1, self.size)]
-            with suppress(Exception):
-                _until(lambda: self._store.check(words), _FAREWELL)
+            _within(_FAREWELL, lambda: _until(lambda: self._store.check(words), _FAREWELL))
 
     def _all(self, own: Tensor) -> list[Tensor]:
         every = [torch.empty_like(own) for _ in range(self.size)]
@@ -209,9 +215,7 @@ class Group(Ranks):
     def _missing(self) -> str:
         """Who does not answer any more, in words."""
         answers: list[str] = []
-        asking = threading.Thread(target=self._call_the_roll, args=(answers,), daemon=True)
-        asking.start()
-        asking.join(2 * _ROLL_CALL)
+        _within(4 * _ROLL_CALL, lambda: self._call_the_roll(answers))
         # what all are asked through lies with the first rank, or on its host
         return answers[0] if answers else "rank 0 was killed or cannot be reached"
 
@@ -224,18 +228,29 @@ class Group(Ranks):
         def are_known() -> bool:
             return all(is_there(rank, "here") or is_there(rank, "left") for rank in others)
 
-        with suppress(Exception):  # of a store that is lost itself
-            self._store.set(f"here/{self.rank}", "")
-            _until(are_known, _ROLL_CALL)
-            said = [
-                f"rank {rank} ended: {self._store.get(f'left/{rank}').decode()}"
-                if is_there(rank, "left")
-                else f"rank {rank} was killed or cannot be reached"
-                for rank in others
-                if not is_there(rank, "here")
-            ]
-            answers.append(", ".join(said) or "the connection between the ranks broke")
-            self._store.set(f"heard/{self.rank}", "")
+        self._store.set(f"here/{self.rank}", "")
+        _until(are_known, _ROLL_CALL)
+        said = [
+            f"rank {rank} ended: {self._store.get(f'left/{rank}').decode()}"
+            if is_there(rank, "left")
+            else f"rank {rank} was killed or cannot be reached"
+            for rank in others
+            if not is_there(rank, "here")
+        ]
+        answers.append(", ".join(said) or "the connection between the ranks broke")
+        self._store.set(f"heard/{self.rank}", "")
+
+
+def _within(seconds: float, act: Callable[[], object]) -> None:
+    """Act, and wait so long at most: what is lost may never answer, nor let go."""
+
+    def quietly() -> None:
+        with suppress(Exception):
+            act()
+
+    acting = threading.Thread(target=quietly, daemon=True)
+    acting.start()
+    acting.join(seconds)
 
 
 def _until(is_so: Callable[[], bool], seconds: float) -> None:
@@ -306,22 +321,27 @@ def connected(device: torch.device) -> Iterator[Ranks]:
         return
     # torchrun itself ends all when one dies; other launchers may leave the rest waiting for it
     patience = timedelta(seconds=ASSEMBLY if dist.is_torchelastic_launched() else PATIENCE)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     try:
         store, rank, size = next(iter(rendezvous("env://", timeout=patience)))
-        own = PrefixStore(f"pydenoise/{told.restarts}", store)  # torchrun's outlives its workers
-        dist.init_process_group("gloo", store=own, rank=rank, world_size=size, timeout=patience)
-        group = Group(own, rank, size, device)
     except (RuntimeError, ValueError) as error:
-        raise RanksLost(
-            f"the processes did not find each other: {' '.join(str(error).split())[:200]}; look at "
-            "the address and port of the first, and at GLOO_SOCKET_IFNAME where a host has several "
-            "networks"
-        ) from error
+        raise _never_met(error) from error
+    # torchrun's store outlives its workers
+    group = Group(PrefixStore(f"pydenoise/{told.restarts}", store), rank, size)
     try:
+        try:
+            group.meet(device, patience)
+        except RuntimeError as error:
+            raise _never_met(error) from error
         yield group
     except BaseException as error:
         group.leave(error)
         raise
     dist.destroy_process_group()
+
+
+def _never_met(error: Exception) -> RanksLost:
+    said = " ".join(str(error).split())[:200]
+    return RanksLost(
+        f"the processes did not find each other: {said}; look at the address and port of the "
+        "first, and at GLOO_SOCKET_IFNAME where a host has several networks"
+    )
