@@ -6,8 +6,9 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,9 +65,7 @@ def package_version(wanted: bool) -> None:
 
 def failure(error: Exception) -> int:
     """Say on one line what went wrong; returns the exit code: 2 for bad input, 1 for the rest."""
-    told = launched()
-    who = f"rank {told.rank}: " if told and told.size > 1 else ""
-    _write(f"{who}error: {explained(error)}")
+    _by_rank(f"error: {explained(error)}")
     return 2 if isinstance(error, _BAD_INPUT) else 1
 
 
@@ -125,11 +124,53 @@ def _give_up_stdout() -> None:
 
 
 def say(text: str) -> None:
-    """A line on stderr; where nobody can read it, the work goes on. Of the processes that train
-    together the first speaks."""
+    """A line on stderr; where nobody can read it, the work goes on. Of the processes that torchrun
+    started the first speaks, but for what is said `each_for_itself`."""
+    _voice.get()(text)
+
+
+@contextmanager
+def each_for_itself() -> Iterator[None]:
+    """Scope in which every process that torchrun started speaks, with its rank in front."""
+    with _speaking(_by_rank):
+        yield
+
+
+@contextmanager
+def unsaid() -> Iterator[list[str]]:
+    """Scope in which what is said is kept, for another process to say."""
+    lines: list[str] = []
+    with _speaking(lines.append):
+        yield lines
+
+
+def is_heard_with_others() -> bool:
+    """Whether other processes speak on this screen, too: no place for a bar."""
+    told = launched()
+    return _voice.get() is _by_rank and told is not None and told.size > 1
+
+
+@contextmanager
+def _speaking(voice: Callable[[str], None]) -> Iterator[None]:
+    before = _voice.set(voice)
+    try:
+        yield
+    finally:
+        _voice.reset(before)
+
+
+def _by_first(text: str) -> None:
     told = launched()
     if told is None or told.rank == 0:
         _write(text)
+
+
+def _by_rank(text: str) -> None:
+    told = launched()
+    _write(f"rank {told.rank}: {text}" if told and told.size > 1 else text)
+
+
+_voice: ContextVar[Callable[[str], None]] = ContextVar("_voice", default=_by_first)
 
 
 def _write(text: str) -> None:

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Generator, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pydenoise.cli import machine
-from pydenoise.cli.console import Failures, Json, Overwrite, Weights, print_json, say
+from pydenoise.cli.console import (
+    Failures,
+    Json,
+    Overwrite,
+    Weights,
+    each_for_itself,
+    print_json,
+    say,
+)
 from pydenoise.cli.machine import Device, Threads
 from pydenoise.cli.measures import print_picture
 from pydenoise.cli.methods import Method, MethodName, Recipe, Wishes, chosen
-from pydenoise.cli.plan import Plan, Target, plan
+from pydenoise.cli.parts import leave_last, own_part
+from pydenoise.cli.plan import Job, Plan, Target, plan
+from pydenoise.cli.signals import unwinding
 from pydenoise.cli.sources import note_skipped
-from pydenoise.cli.work import Reading, performed, taken_for
+from pydenoise.cli.work import Done, Reading, Task, performed, taken_for
 
 RESULT = "_denoised"
 
@@ -120,11 +132,28 @@ def denoise(
     max_mem: Annotated[
         int | None,
         typer.Option(
-            parser=_bytes, metavar="SIZE", help="Memory for a model to work in, such as 2G."
+            parser=_bytes,
+            metavar="SIZE",
+            help="Memory for a model to work in, such as 2G; of all workers together, each of "
+            "which gets the same share.",
         ),
     ] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.AUTO,
     threads: Threads = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1, max=256, help="Processes on this machine that share the pictures of a batch."
+        ),
+    ] = 1,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            help="The K-th of N parts of the batch alone, as a job of an array; torchrun's "
+            "processes take one each by themselves.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Take noise out of pictures: by a network that ships, one learned from them, or yours."""
@@ -132,23 +161,36 @@ def denoise(
         suffix = RESULT if out is None else ""
     target = Target(out, suffix, overwrite, skip_existing)
     _check_usage(target, value_range, device)
-    wishes = Wishes(method, model, recipe, per_page, seed, value_range, strength, max_mem)
+    own = own_part(part, workers)
+    share = None if max_mem is None else max_mem // workers
+    wishes = Wishes(method, model, recipe, per_page, seed, value_range, strength, share)
     way = chosen(wishes)
     failures = Failures(keep_going)
-    batch = plan(inputs, target, recursive=recursive, failures=failures)
-    if reference is not None and not reference.is_dir() and len(batch.jobs) > 1:
+    with each_for_itself():
+        batch = plan(inputs, target, recursive=recursive, failures=failures, part=own)
+    if reference is not None and not reference.is_dir() and len(batch.jobs) + batch.others > 1:
         raise typer.BadParameter("--reference CLEAN is a folder where there are several pictures")
     reading = Reading(axes, max_pixels, shrink, reference)
-    if dry_run:
-        _tell(batch, way, reading, failures, as_json)
-    else:
-        if not keep_going:
-            for job in batch.jobs:  # all is known to be good before the first is written
-                reading.checked(job, way)
-        with machine.threads(threads):
-            _do(batch, way, reading, failures, overwrite, as_json)
+    if not (dry_run or keep_going):
+        for job in batch.jobs:  # all is known to be good before the first is written
+            reading.checked(job, way)
+    _note(batch, way, shrink)
+    with each_for_itself(), unwinding():
+        note_skipped(batch.existing, "existing result")
+        if dry_run:
+            _tell(batch, way, reading, failures, as_json)
+        else:
+            task = Task(wishes, reading, overwrite, threads)
+            with (
+                machine.threads(threads),
+                closing(_results(batch.jobs, way, task, workers, failures)) as results,
+            ):
+                _do(batch, way, results, failures, as_json)
+        if failures.found:
+            say(f"{len(failures.found)} failed")
+        if keep_going:
+            leave_last(bool(failures.found))
     if failures.found:
-        say(f"{len(failures.found)} failed")
         raise typer.Exit(1)
 
 
@@ -163,13 +205,23 @@ def _check_usage(target: Target, value_range: tuple[float, float] | None, device
         raise typer.BadParameter("--device cuda: pictures are denoised on the CPU; leave it out")
 
 
+def _results(
+    jobs: list[Job], way: Method, task: Task, workers: int, failures: Failures
+) -> Generator[Done]:
+    if min(workers, len(jobs)) < 2:
+        reading, overwrite = task.reading, task.overwrite
+        return performed(jobs, way, reading, overwrite=overwrite, failures=failures)
+    from pydenoise.cli.workers import shared
+
+    return shared(jobs, task, workers, failures)
+
+
 def _do(
-    batch: Plan, way: Method, reading: Reading, failures: Failures, overwrite: bool, as_json: bool
+    batch: Plan, way: Method, results: Iterable[Done], failures: Failures, as_json: bool
 ) -> None:
-    _note(batch, way, reading.shrink)
     began = time.perf_counter()
     finished = []
-    for done in performed(batch.jobs, way, reading, overwrite=overwrite, failures=failures):
+    for done in results:
         finished.append(done)
         for warning in done.measures.diagnosis.warnings:
             say(f"warning: {done.job.source}: {warning}")
@@ -193,7 +245,6 @@ def _do(
 
 def _tell(batch: Plan, way: Method, reading: Reading, failures: Failures, as_json: bool) -> None:
     """What would be done with every file."""
-    _note(batch, way, reading.shrink)
     told = []
     for job in batch.jobs:
         with failures.of(job.source):
@@ -223,7 +274,6 @@ def _note(batch: Plan, way: Method, shrink: int) -> None:
         say(f"shrink: results have 1/{shrink} of the width and height")
     note_skipped(batch.foreign)
     note_skipped(batch.results, "earlier result")
-    note_skipped(batch.existing, "existing result")
 
 
 def _left_alone(batch: Plan) -> dict[str, list[str]]:

@@ -19,8 +19,8 @@ Threads = Annotated[
     typer.Option(
         min=1,
         max=256,
-        help="Threads to compute with; torch's own number, or under torchrun a fair part of the "
-        "machine's cores.",
+        help="Threads to compute with, of each process; torch's own number, or a fair part of the "
+        "machine's cores where there are several processes.",
     ),
 ]
 

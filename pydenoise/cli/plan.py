@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pydenoise.cli.console import Failures
+from pydenoise.cli.parts import WHOLE, Part
 
 
 class Job(NamedTuple):
@@ -47,15 +48,24 @@ class Target:
 
 @dataclass
 class Plan:
-    """The jobs of a batch, and what lies beside its pictures and is left alone."""
+    """The jobs of a batch, or of this process's part of it, how many the other parts have, and what
+    lies beside the pictures and is left alone."""
 
     jobs: list[Job] = field(default_factory=list)
+    others: int = 0
     foreign: list[Path] = field(default_factory=list)
     results: list[Path] = field(default_factory=list)
     existing: list[Path] = field(default_factory=list)
 
 
-def plan(inputs: list[Path], target: Target, *, recursive: bool, failures: Failures) -> Plan:
+def plan(
+    inputs: list[Path],
+    target: Target,
+    *,
+    recursive: bool,
+    failures: Failures,
+    part: Part = WHOLE,
+) -> Plan:
     """Open folders and patterns, name the results, and refuse those that would do harm.
 
     Parameters
@@ -69,12 +79,16 @@ def plan(inputs: list[Path], target: Target, *, recursive: bool, failures: Failu
         Whether folders are opened at all depths.
     failures : Failures
         Decides whether the first file that is missing or in the way ends it all.
+    part : Part
+        Of the batch, for this process. What other processes have written of theirs meanwhile is no
+        matter here; whether any two results would be one file, is for all.
 
     Raises
     ------
     OSError, ValueError
         When an input is missing or empty, or a result would hit an input, another result, a file
-        that may not be replaced, or lie in a file.
+        that may not be replaced, or lie in a file; or where another part would take it for a
+        picture.
     """
     result = Plan()
     sources: list[tuple[Path, Path]] = []
@@ -90,9 +104,19 @@ def plan(inputs: list[Path], target: Target, *, recursive: bool, failures: Failu
     ]
     inputs_of = {job.source.resolve(): job.source for job in jobs}
     outputs: dict[Path, Path] = {}
-    for job in dict.fromkeys(jobs):
+    if part.of > 1:
+        _refuse_growth(inputs, jobs, target)
+    for number, job in enumerate(dict.fromkeys(jobs)):
+        wrong = _collision(job, inputs_of, outputs)
+        if not part.holds(number):
+            if wrong and not failures.keep_going:
+                raise ValueError(wrong)
+            result.others += 1
+            continue
         with failures.of(job.source):
-            _refuse_harm(job, inputs_of, outputs)
+            if wrong:
+                raise ValueError(wrong)
+            _refuse_harm(job.destination)
             if target.skip_existing and job.destination.exists():
                 result.existing.append(job.destination)
             elif job.destination.exists() and not target.overwrite:
@@ -119,8 +143,7 @@ def _opened(
     files = [file for file in found if file.is_file()]
     if not files:
         raise FileNotFoundError(f"{path}: no file has such a name; check the pattern")
-    fixed = Path(*takewhile(lambda part: not _is_pattern(part), path.parts))
-    return _without_results(files, fixed, target, plan)
+    return _without_results(files, _fixed(path), target, plan)
 
 
 def _in_folder(
@@ -142,6 +165,13 @@ def _without_results(
     results = [picture for picture in pictures if target.is_earlier_result(picture, folder)]
     plan.results += results
     return [(path, path.relative_to(folder)) for path in pictures if path not in set(results)]
+
+
+def _fixed(path: Path) -> Path:
+    """What of a pattern stands before the first wildcard; what is there, itself."""
+    if path.exists():
+        return path
+    return Path(*takewhile(lambda part: not _is_pattern(part), path.parts))
 
 
 def _is_pattern(name: str) -> bool:
@@ -170,19 +200,40 @@ def _at_all_depths(folder: Path, failures: Failures) -> tuple[list[Path], list[P
     return sorted(pictures), sorted(others)
 
 
-def _refuse_harm(job: Job, inputs: dict[Path, Path], outputs: dict[Path, Path]) -> None:
-    """No result may hit an input or another result, be a folder, or lie in a file."""
+def _collision(job: Job, inputs: dict[Path, Path], outputs: dict[Path, Path]) -> str | None:
+    """What is wrong where a result would hit an input or another result; else it is noted."""
     source, destination, _ = job
     place = destination.resolve()
     if place in inputs:
         which = "the input" if place == source.resolve() else "one of the inputs"
-        raise ValueError(f"{destination}: is {which}; choose another output")
+        return f"{destination}: is {which}; choose another output"
     if place in outputs:
-        raise ValueError(
+        return (
             f"{destination}: would be written for both {outputs[place]} and {source}; "
             "denoise them one by one"
         )
     outputs[place] = source
+    return None
+
+
+def _refuse_growth(inputs: list[Path], jobs: list[Job], target: Target) -> None:
+    """No result may lie where another part, when it begins, would find it among the pictures."""
+    above = {folder for job in jobs for folder in job.destination.resolve().parents}
+    for path in inputs:
+        folder = _fixed(path)
+        if path.is_file() or folder.resolve() not in above:
+            continue
+        for job in jobs:
+            is_within = folder.resolve() in job.destination.resolve().parents
+            if is_within and not target.is_earlier_result(job.destination, folder):
+                raise ValueError(
+                    f"{job.destination}: lies among the pictures of {path}, where another part "
+                    "would take it for one; choose another --out"
+                )
+
+
+def _refuse_harm(destination: Path) -> None:
+    """No result may be a folder, or lie in a file or where nothing may be written."""
     for above in destination.parents:
         if above.exists() and not above.is_dir():
             raise NotADirectoryError(f"{above}: is a file; name a folder")

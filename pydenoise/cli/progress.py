@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from pydenoise.cli.console import say
+from pydenoise.cli.console import is_heard_with_others, say
 
 Watcher: TypeAlias = Callable[[Mapping[str, Any]], None]
 """Takes records with step, steps, seconds_left; with loss, PSNR and speed where they are known."""
@@ -37,7 +37,7 @@ class Batch:
 
         self._begun += 1
         console = Console(stderr=True)
-        if not console.is_terminal:
+        if not console.is_terminal or is_heard_with_others():
             place = f"[{self._begun}/{self._pieces}] " if self._pieces > 1 else ""
             yield _Lines(place + what)
             return
@@ -47,20 +47,52 @@ class Batch:
             yield watcher
 
 
+class Tally:
+    """How many pieces are done of those that several processes work on: one bar for all."""
+
+    def __init__(self, pieces: int) -> None:
+        from rich.console import Console
+
+        console = Console(stderr=True)
+        self._pieces = pieces
+        self._began = time.monotonic()
+        self._lines = _Lines("all")
+        self._bar = _progress(console) if console.is_terminal else None
+        self._all = self._bar and self._bar.add_task("all", total=pieces, status="")
+
+    @contextmanager
+    def showing(self, done: int) -> Iterator[None]:
+        """While nothing else is printed; nothing is left on the screen behind it."""
+        if self._bar is not None:
+            self._bar.update(self._all, completed=done, status=f"{done} of {self._pieces}")
+            with self._bar:
+                yield
+            return
+        if done:
+            left = (time.monotonic() - self._began) * (self._pieces / done - 1)
+            self._lines({"step": done, "steps": self._pieces, "seconds_left": left})
+        yield
+
+
+def _progress(console: Any) -> Any:
+    """Bars with what they are of, how far, and how long it will take."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[status]}"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, transient=True)
+
+
 class _Bars:
     """A bar for the piece at work and, below it, one for all if there are several."""
 
     def __init__(self, console: Any, pieces: int) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[status]}"),
-            TimeRemainingColumn(),
-        )
-        self._progress = Progress(*columns, console=console, transient=True)
+        self._progress = _progress(console)
         self._piece = self._progress.add_task("", total=None, status="")
         self._all = None
         if pieces > 1:

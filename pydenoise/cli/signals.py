@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a wish to stop at the next good moment; a second one stops at once."""
+"""SIGINT and SIGTERM as a wish to stop: at the next good moment, or at once but in good order."""
 
 from __future__ import annotations
 
@@ -32,6 +32,31 @@ class Stop:
         """That of a process ended by the signal, as shells count; SIGTERM's where another process
         of the run got it."""
         return 128 + (self.number or signal.SIGTERM)
+
+
+@contextmanager
+def unwinding() -> Iterator[None]:
+    """Scope that SIGTERM ends as Ctrl-C does, by an exception, so that no unfinished file is left;
+    a second one changes nothing.
+
+    Raises
+    ------
+    SystemExit
+        With 143 for SIGTERM.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydenoise.cli.console import Failures, say, saying_warnings
 from pydenoise.cli.measures import Measures, check_reference, measure, reference_of
-from pydenoise.cli.methods import Method
+from pydenoise.cli.methods import Method, MethodName, Wishes
 from pydenoise.cli.plan import Job
-from pydenoise.cli.progress import Batch
+from pydenoise.cli.progress import Batch, Watcher
 
 if TYPE_CHECKING:
     from pydenoise.data import Picture
@@ -55,11 +55,20 @@ class Reading:
         return picture, clean
 
 
+class Task(NamedTuple):
+    """What is the same for all jobs, for a process of its own to do them."""
+
+    wishes: Wishes
+    reading: Reading
+    overwrite: bool
+    threads: int | None
+
+
 class Done(NamedTuple):
     """A job that is done."""
 
     job: Job
-    method: Method
+    method: MethodName
     measures: Measures
     pixels: int
     seconds: float
@@ -69,7 +78,7 @@ class Done(NamedTuple):
         return {
             "input": str(self.job.source),
             "output": str(self.job.destination),
-            "method": self.method.name,
+            "method": self.method,
             "seconds": self.seconds,
             "measures": self.measures.as_dict(),
         }
@@ -77,23 +86,30 @@ class Done(NamedTuple):
 
 def performed(
     jobs: list[Job], method: Method, reading: Reading, *, overwrite: bool, failures: Failures
-) -> Iterator[Done]:
+) -> Generator[Done]:
     """Do one job after the other; the screen is free whenever one is handed out."""
     progress = Batch(len(jobs))
     for job in jobs:
-        began = time.perf_counter()
         done = None
         with failures.of(job.source), progress.watching(str(job.source)) as watcher:
-            picture, clean = reading.checked(job, method)
-            taken = taken_for(job, picture, method)
-            with naming(job.source), saying_warnings(f"{job.source}: "):
-                denoised = taken.denoise(picture, watcher)
-                measures = measure(picture, denoised, clean)
-            _write(job.destination, denoised, overwrite)
-            seconds = time.perf_counter() - began
-            done = Done(job, taken, measures, picture.samples[..., 0].size, seconds)
+            done = perform(job, method, reading, watcher, overwrite=overwrite)
         if done is not None:
             yield done
+
+
+def perform(
+    job: Job, method: Method, reading: Reading, watcher: Watcher, *, overwrite: bool
+) -> Done:
+    """Do a job."""
+    began = time.perf_counter()
+    picture, clean = reading.checked(job, method)
+    taken = taken_for(job, picture, method)
+    with naming(job.source), saying_warnings(f"{job.source}: "):
+        denoised = taken.denoise(picture, watcher)
+        measures = measure(picture, denoised, clean)
+    _write(job.destination, denoised, overwrite)
+    seconds = time.perf_counter() - began
+    return Done(job, taken.name, measures, picture.samples[..., 0].size, seconds)
 
 
 def taken_for(job: Job, picture: Picture, method: Method) -> Method:
