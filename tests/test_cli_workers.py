@@ -21,8 +21,9 @@ from torch.distributed import TCPStore
 from pydenoise.atomic import new_file, part_files
 from pydenoise.checkpoint import CheckpointError, WeightsError
 from pydenoise.cli import main, work, workers
-from pydenoise.cli.console import explained
+from pydenoise.cli.console import each_for_itself, explained
 from pydenoise.cli.parts import leave_last
+from pydenoise.cli.progress import Tally, watching
 from pydenoise.data import ImageError, write
 from pydenoise.data.pairs import PairsError
 
@@ -52,10 +53,10 @@ def as_rank(monkeypatch: pytest.MonkeyPatch, rank: int, size: int) -> None:
 def test_workers_write_what_one_process_writes(
     run: Any, five: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone = run("denoise", five, "-o", tmp_path / "alone", "--max-mem", "1G")
+    words = ("denoise", five, "--threads", 1, "--max-mem", "1G", "-o")
+    alone = run(*words, tmp_path / "alone")
     monkeypatch.setattr(workers, "_serve", noting_its_process)
-    words = (five, "--workers", 2, "--threads", 1, "--max-mem", "1G")
-    shared = run("denoise", *words, "-o", tmp_path / "shared")
+    shared = run(*words, tmp_path / "shared", "--workers", 2)
     assert shared.code == 0, shared.err
     notes = [path.read_text().split() for path in sorted((tmp_path / "shared").glob("*.note"))]
     assert len(notes) == 5  # a name that is written twice would be refused
@@ -71,6 +72,7 @@ def test_workers_write_what_one_process_writes(
         assert one.replace("/alone/", "/shared/") == other
 
 
+@pytest.mark.usefixtures("calls")
 def test_one_worker_or_one_picture_starts_no_process(
     run: Any, five: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +118,26 @@ def test_the_first_failure_of_a_worker_ends_the_batch(
     assert ended.err.endswith(f"error: {five / '1.png'}: no luck today\n")
     assert sorted(listing(out)) == ["0.png"]
     assert str(out / "0.png") in ended.out
+
+
+def test_one_bar_for_all(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "120"}.items():
+        monkeypatch.setenv(name, value)
+    tally = Tally(4)
+    for done in (0, 1):
+        with tally.showing(done):
+            pass
+        print(f"result {done}")
+    shown = capsys.readouterr()
+    assert shown.out == "result 0\nresult 1\n"
+    assert "25%" in shown.err
+    assert "1 of 4" in shown.err
+    as_rank(monkeypatch, 1, 2)  # ranks share a screen without knowing of each other's bars
+    with each_for_itself(), watching("a.png") as watcher:
+        watcher({"step": 2, "steps": 2, "seconds_left": 0.0})
+    assert capsys.readouterr().err == "rank 1: a.png 100%  0 s left\n"
 
 
 @pytest.mark.parametrize(
@@ -320,6 +342,7 @@ def writing_for_ever(words: list[str]) -> None:
     """A command whose every picture takes for ever to be written."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     work._write, workers._serve = write_for_ever, serving_for_ever
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # as one that a shell starts
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main(words))
 

@@ -60,6 +60,20 @@ def unwinding() -> Iterator[None]:
 
 
 @contextmanager
+def sparing_children() -> Iterator[None]:
+    """Scope whose new processes never see Ctrl-C, which a terminal sends to all that run in it;
+    this one sees it behind the scope."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def stoppable() -> Iterator[Stop]:
     """Scope in which the first signal is noted, and the second raises.
 

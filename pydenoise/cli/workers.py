@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from pydenoise.cli.console import Failures, say, unsaid
 from pydenoise.cli.methods import chosen
 from pydenoise.cli.plan import Job
 from pydenoise.cli.progress import Tally
-from pydenoise.cli.signals import unwinding
+from pydenoise.cli.signals import sparing_children, unwinding
 from pydenoise.cli.work import Done, Task, perform
 from pydenoise.launch import cores
 
@@ -80,7 +81,8 @@ class _Worker:
         context = _context()
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, task), daemon=True)
-        self._process.start()
+        with sparing_children():
+            self._process.start()
         theirs.close()
         self.index = -1
         self.is_lost = False
@@ -173,6 +175,7 @@ def _context() -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_IMPORTED_ONCE)
+    resource_tracker.ensure_running()  # where it starts by itself, it lets Ctrl-C through again
     return context
 
 
@@ -194,7 +197,7 @@ def _serve(connection: Connection, task: Task) -> None:
     """Do jobs as they come, until nobody gives any more."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the first ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends us
     torch.set_num_threads(task.threads or 1)
     with unwinding(), suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
