@@ -26,6 +26,7 @@ from pydenoise.cli.parts import leave_last
 from pydenoise.cli.progress import Tally, watching
 from pydenoise.data import ImageError, write
 from pydenoise.data.pairs import PairsError
+from pydenoise.launch import cores
 
 SECONDS = 60.0
 serve = workers._serve
@@ -53,8 +54,8 @@ def as_rank(monkeypatch: pytest.MonkeyPatch, rank: int, size: int) -> None:
 def test_workers_write_what_one_process_writes(
     run: Any, five: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ("denoise", five, "--threads", 1, "--max-mem", "1G", "-o")
-    alone = run(*words, tmp_path / "alone")
+    words = ("denoise", five, "--max-mem", "1G", "-o")
+    alone = run(*words, tmp_path / "alone", "--threads", 1)
     monkeypatch.setattr(workers, "_serve", noting_its_process)
     shared = run(*words, tmp_path / "shared", "--workers", 2)
     assert shared.code == 0, shared.err
@@ -63,7 +64,7 @@ def test_workers_write_what_one_process_writes(
     pids, threads, shares = zip(*notes, strict=True)
     assert len(set(pids)) == 2
     assert str(os.getpid()) not in pids
-    assert set(threads) == {"1"}
+    assert set(threads) == {str(max(1, cores() // 2))}
     assert set(shares) == {str(2**29)}
     for note in (tmp_path / "shared").glob("*.note"):
         note.unlink()
@@ -90,21 +91,22 @@ def test_failures_of_workers(
     words = ("denoise", five, "--workers", 2, "-o")
     run(*words, tmp_path / "none").refusal("0.png: the file is empty")
     assert not (tmp_path / "none").exists()
-    monkeypatch.setattr(workers, "_serve", killed_at_2)
+    monkeypatch.setattr(workers, "_serve", killed_at_1_and_2)
     out = tmp_path / "out"
     ended = run(*words, out, "--keep-going", "--json")
     assert ended.code == 1
-    assert sorted(listing(out)) == ["1.png", "4.png"]
+    assert sorted(listing(out)) == ["4.png"]  # by a worker in place of those
     errors = [line for line in ended.err.splitlines() if line.startswith("error: ")]
     expected = (
         f"{five / '0.png'}: the file is empty",
+        f"{five / '1.png'}: the process that denoised it was ended by SIGKILL; if memory was short",
         f"{five / '2.png'}: the process that denoised it was ended by SIGKILL; if memory was short",
         f"{five / '3.png'}: is a GIF",
     )
-    assert len(errors) == 3, ended.err
+    assert len(errors) == 4, ended.err
     for line, start in zip(errors, expected, strict=True):
         assert line.startswith(f"error: {start}")
-    assert ended.err.endswith("3 failed\n")
+    assert ended.err.endswith("4 failed\n")
 
 
 def test_the_first_failure_of_a_worker_ends_the_batch(
@@ -304,9 +306,9 @@ def noting_its_process(connection: Any, task: Any) -> None:
     serve(connection, task)
 
 
-def killed_at_2(connection: Any, task: Any) -> None:
+def killed_at_1_and_2(connection: Any, task: Any) -> None:
     def write_or_die(destination: Path, *rest: Any) -> None:
-        if destination.name == "2.png":
+        if destination.name in ("1.png", "2.png"):
             os.kill(os.getpid(), signal.SIGKILL)
         written(destination, *rest)
 

@@ -51,7 +51,8 @@ def shared(jobs: list[Job], task: Task, size: int, failures: Failures) -> Genera
     with _team(jobs, task, min(size, len(jobs))) as team:
         tally = Tally(len(jobs))
         outcomes: dict[int, _Outcome] = {}
-        told, fatal = 0, None
+        told = 0
+        fatal: Exception | None = None
         while team.is_at_work:
             with tally.showing(len(outcomes)):
                 finished = team.finished()
