@@ -180,6 +180,19 @@ def test_errors_travel(error: Exception) -> None:
     assert explained(came) == explained(error)
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (-9, "ended by SIGKILL; if memory was short, take fewer --workers"),
+        (-11, "ended by SIGSEGV"),
+        (143, "ended by SIGTERM"),
+        (255, "ended with exit code 255; --workers 1 shows why"),
+    ],
+)
+def test_why_a_worker_is_lost(code: int, words: str) -> None:
+    assert workers._why(code).endswith(words)
+
+
 def test_an_error_that_cannot_travel_goes_as_words() -> None:
     class Local(ValueError):
         pass

@@ -182,6 +182,8 @@ def _context() -> Any:
 
 def _why(code: int | None) -> str:
     """How a process ended before its time, and what to do."""
+    if code == 128 + signal.SIGTERM:  # from whomever; it left in good order
+        code = -signal.SIGTERM
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         cure = "; if memory was short, take fewer --workers" if name == "SIGKILL" else ""
