@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import struct
 import warnings
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from pydenoise.atomic import new_file
 from pydenoise.data.pictures._picture import (
     Damaged,
+    Head,
     ImageError,
     Layout,
     Limit,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from io import BufferedReader
 
 __all__ = [
+    "Head",
     "ImageError",
     "Layout",
     "Metadata",
@@ -39,6 +42,7 @@ __all__ = [
     "Picture",
     "SUFFIXES",
     "check_writable",
+    "read_head",
     "read_picture",
     "reason_of",
     "upright",
@@ -150,6 +154,25 @@ def read_picture(
         ) from error
 
 
+def read_head(path: PathLike) -> Head | None:
+    """What a picture file says of its samples, without decoding them.
+
+    Returns
+    -------
+    Head or None
+        None where only `read_picture` can tell: kinds of file that are rare or say little, and
+        whatever looks damaged. A file whose samples alone are damaged has a head.
+    """
+    with suppress(Exception), open(path, "rb") as file:
+        name = _format_of(file.read(64))
+        if name is not None and hasattr(_family(name), "head"):
+            limit = Limit(None, os.fstat(file.fileno()).st_size)
+            file.seek(0)
+            head: Head | None = _family(name).head(file, limit)
+            return head if head is not None and head.dtype.kind in "uif" else None
+    return None
+
+
 def write_picture(path: PathLike, picture: Picture, *, overwrite: bool = False) -> None:
     """Write a picture file; it appears whole or not at all.
 
@@ -241,9 +264,7 @@ def _read(file: BufferedReader, axes: str | None, max_pixels: int | None) -> Pic
     start = file.read(64)
     if not start:
         raise Unfit("the file is empty (0 bytes); get it again")
-    name = next((n for signature, n in _SIGNATURES.items() if start.startswith(signature)), None)
-    if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
-        name = "WEBP"
+    name = _format_of(start)
     if name is None:
         raise Unfit(f"{_looks_like(start)}; expected a whole picture file ({', '.join(SUFFIXES)})")
     if axes is not None and not FORMATS[name].has_pages:
@@ -255,6 +276,13 @@ def _read(file: BufferedReader, axes: str | None, max_pixels: int | None) -> Pic
         if FORMATS[name].has_pages:
             return _family(name).read(file, limit, axes)
         return _family(name).read(file, limit)
+
+
+def _format_of(start: bytes) -> str | None:
+    """The name of a file's format, from its first bytes."""
+    if start.startswith(b"RIFF") and start[8:12] == b"WEBP":
+        return "WEBP"
+    return next((n for signature, n in _SIGNATURES.items() if start.startswith(signature)), None)
 
 
 def _family(name: str) -> Any:

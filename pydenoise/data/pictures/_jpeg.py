@@ -6,6 +6,7 @@ APP and comment segments go from file to file byte for byte.
 from __future__ import annotations
 
 import io
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,10 +17,12 @@ import numpy as np
 from pydenoise.data.pictures._ifd import orientation_of
 from pydenoise.data.pictures._picture import (
     Damaged,
+    Head,
     Limit,
     Metadata,
     Picture,
     Unfit,
+    head_of,
     one_page,
     plain,
 )
@@ -39,6 +42,7 @@ _ALONE = {0x01, *range(0xD0, 0xD8)}
 _EXIF, _XMP, _ICC = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
 _JFIF, _FURTHER_PICTURES, _ADOBE = b"JFIF\0", b"MPF\0", b"Adobe"
 _MOST_IN_A_SEGMENT = 65533
+_BEFORE_SCANS, _LAST = 2**16, 64  # bytes
 _DOTS_PER_METRE = {1: 1 / 0.0254, 2: 100.0}
 
 
@@ -61,22 +65,13 @@ def read(file: BinaryIO, limit: Limit) -> Picture:
 
     content = file.read()
     segments = list(_segments(content))
-    head = next((s for s in segments if s.marker in _ANY_FRAME), None)
-    if head is None:
-        raise Damaged("no frame before the scans")
-    depth, height, width, channels = struct.unpack_from(">BHHB", head.body)
-    if depth != 8 or head.marker not in _FRAMES:
-        raise Unfit(f"is a JPEG of a rare kind ({depth} bits a sample); save it as PNG or TIFF")
-    if channels not in (1, 3):
-        found = "CMYK" if channels == 4 else channels
-        raise Unfit(f"colours are {found}; expected gray or RGB: convert the file first")
-    limit.check(1, height, width, channels)
+    frame, _, _, channels = _frame(segments, limit)
     image = JpegImageFile(io.BytesIO(content))
     coding: dict[str, Any] = {
         "qtables": _tables(image),
-        "progressive": head.marker in _PROGRESSIVE,
+        "progressive": frame.marker in _PROGRESSIVE,
         "subsampling": max(0, get_sampling(image)),
-        "keep_rgb": channels == 3 and _is_rgb(segments, head),
+        "keep_rgb": channels == 3 and _is_rgb(segments, frame),
     }
     kept, dropped = _kept(segments)
     end = content.find(b"\xff\xd9", len(content) - len(segments[-1].body))
@@ -85,6 +80,21 @@ def read(file: BinaryIO, limit: Limit) -> Picture:
     return one_page(
         np.array(image), "JPEG", _metadata(kept), Form(tuple(kept), coding), tuple(dropped)
     )
+
+
+def head(file: BinaryIO, limit: Limit) -> Head:
+    """What stands before the scans, of which the last bytes alone are read where that suffices."""
+    size = os.fstat(file.fileno()).st_size
+    start = file.read(_BEFORE_SCANS)
+    file.seek(max(len(start), size - _LAST))
+    try:
+        segments = list(_segments(start + file.read()))
+    except Damaged:
+        file.seek(0)
+        segments = list(_segments(file.read()))
+    _, height, width, channels = _frame(segments, limit)
+    orientation = _metadata(segments).orientation
+    return head_of((1, height, width), channels, np.dtype(np.uint8), orientation)
 
 
 def write(file: BinaryIO, picture: Picture) -> list[str]:
@@ -111,6 +121,21 @@ def frame_size(content: bytes) -> tuple[int, int] | None:
                 _, height, width = struct.unpack_from(">BHH", body)
                 return height, width
     return None
+
+
+def _frame(segments: list[Segment], limit: Limit) -> tuple[Segment, int, int, int]:
+    """The frame of a picture that we read, its height, width and channels."""
+    frame = next((s for s in segments if s.marker in _ANY_FRAME), None)
+    if frame is None:
+        raise Damaged("no frame before the scans")
+    depth, height, width, channels = struct.unpack_from(">BHHB", frame.body)
+    if depth != 8 or frame.marker not in _FRAMES:
+        raise Unfit(f"is a JPEG of a rare kind ({depth} bits a sample); save it as PNG or TIFF")
+    if channels not in (1, 3):
+        found = "CMYK" if channels == 4 else channels
+        raise Unfit(f"colours are {found}; expected gray or RGB: convert the file first")
+    limit.check(1, height, width, channels)
+    return frame, height, width, channels
 
 
 def _coded(image: Image, coding: dict[str, Any]) -> tuple[bytes, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any, BinaryIO, NamedTuple
 
@@ -9,12 +10,14 @@ import numpy as np
 
 from pydenoise.data.pictures._picture import (
     Damaged,
+    Head,
     Layout,
     Limit,
     Picture,
     Samples,
     Unfit,
     alpha_of,
+    head_of,
 )
 
 _PAGES = "QRI"  # letters for what nobody has named
@@ -27,7 +30,29 @@ class Form(NamedTuple):
     is_fortran: bool
 
 
+class _Found(NamedTuple):
+    """What the head of a file says: pages, height and width, samples of a pixel, and the form."""
+
+    layout: Layout
+    sides: tuple[int, int, int]
+    channels: int
+    form: Form
+
+
 def read(file: BinaryIO, limit: Limit, axes: str | None = None) -> Picture:
+    layout, sides, channels, form = _found(file, limit, axes)
+    flat = np.fromfile(file, form.dtype, math.prod(sides) * channels)
+    array = flat.reshape(layout.shape, order="F" if form.is_fortran else "C")
+    samples = layout.pages(array.astype(form.dtype.newbyteorder("="), copy=False))
+    return Picture(samples, alpha_of(channels), layout, format="NPY", form=form)
+
+
+def head(file: BinaryIO, limit: Limit) -> Head:
+    _, sides, channels, form = _found(file, limit, None)
+    return head_of(sides, channels - (alpha_of(channels) is not None), form.dtype)
+
+
+def _found(file: BinaryIO, limit: Limit, axes: str | None) -> _Found:
     version = np.lib.format.read_magic(file)
     read_head = {
         (1, 0): np.lib.format.read_array_header_1_0,
@@ -44,14 +69,10 @@ def read(file: BinaryIO, limit: Limit, axes: str | None = None) -> Picture:
     count = int(np.prod(shape, dtype=object))
     if file.tell() + count * dtype.itemsize > os.fstat(file.fileno()).st_size:
         raise Damaged("it breaks off")
-    height, width = (shape[layout.axes.index(axis)] for axis in "YX")
-    pages = int(np.prod([shape[index] for index in layout.page_axes], dtype=object))
+    pages, height, width = layout.sides
     channels = count // (pages * height * width)
     limit.check(pages, height, width, channels * dtype.itemsize)
-    flat = np.fromfile(file, dtype, count)
-    array = flat.reshape(shape, order="F" if is_fortran else "C")
-    samples = layout.pages(array.astype(dtype.newbyteorder("="), copy=False))
-    return Picture(samples, alpha_of(channels), layout, format="NPY", form=Form(dtype, is_fortran))
+    return _Found(layout, (pages, height, width), channels, Form(dtype, is_fortran))
 
 
 def write(file: BinaryIO, picture: Picture) -> list[str]:

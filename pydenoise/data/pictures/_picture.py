@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ Samples = npt.NDArray[Any]
 
 EXPANDED_BYTES = 2**27  # what any file may expand to
 EXPANSION = 32  # what a larger file may expand to, in its own size
+
+_LYING = 5, 6, 7, 8  # orientations by which rows and columns change places
 
 
 class ImageError(ValueError):
@@ -74,16 +76,20 @@ class Layout:
         inner = {self.axes.index("Y"), self.axes.index("X"), self._samples_axis}
         return tuple(index for index in range(len(self.axes)) if index not in inner)
 
+    @property
+    def sides(self) -> tuple[int, int, int]:
+        """How many pages, their height and width."""
+        height, width = (self.shape[self.axes.index(axis)] for axis in "YX")
+        return math.prod(self.shape[index] for index in self.page_axes), height, width
+
     def pages(self, array: Samples) -> Samples:
         """An array of the file's shape as (pages, height, width, channels), shared if possible."""
         channels = self._samples_axis
         order = [*self.page_axes, self.axes.index("Y"), self.axes.index("X")]
-        inner = [self.shape[index] for index in order[-2:]]
-        count = math.prod(self.shape[index] for index in self.page_axes)
         if channels is not None:
             order.append(channels)
         return array.transpose(order).reshape(
-            count, *inner, 1 if channels is None else self.shape[channels]
+            *self.sides, 1 if channels is None else self.shape[channels]
         )
 
     def array(self, samples: Samples) -> Samples:
@@ -127,6 +133,17 @@ class Metadata:
         """The ICC profile if it is one of so many colours."""
         space = b"GRAY" if colours == 1 else b"RGB "
         return self.icc if self.icc is not None and self.icc[16:20] == space else None
+
+
+class Head(NamedTuple):
+    """What a picture file says of its samples before any is decoded: pages, the size of each when
+    it is turned as its orientation says, channels without alpha, and the dtype."""
+
+    pages: int
+    height: int
+    width: int
+    colours: int
+    dtype: np.dtype[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,6 +314,15 @@ class Picture:
         return file.getvalue()
 
 
+def head_of(
+    layout: tuple[int, int, int], colours: int, dtype: np.dtype[Any], orientation: int = 1
+) -> Head:
+    """The head of pages, height and width as stored, to be turned."""
+    pages, height, width = layout
+    sides = (width, height) if orientation in _LYING else (height, width)
+    return Head(pages, *sides, colours, dtype.newbyteorder("="))
+
+
 def alpha_of(channels: int) -> int | None:
     """The alpha channel where gray or colours have one more."""
     return channels - 1 if channels in (2, 4) else None
@@ -334,7 +360,7 @@ def one_page(
 
 def upright(array: Samples, orientation: int) -> Samples:
     """An array (H, W, ...) turned as an EXIF orientation, 1 to 8, says; shared."""
-    if orientation in (5, 6, 7, 8):  # rows and columns change places
+    if orientation in _LYING:
         array = array.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         array = array[:, ::-1]

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
+import numpy as np
+
 from pydenoise.data.pictures._ifd import orientation_of
 from pydenoise.data.pictures._picture import (
     Damaged,
+    Head,
     Limit,
     Metadata,
     Picture,
     Unfit,
+    head_of,
     one_page,
     plain,
 )
@@ -68,6 +73,30 @@ def read(file: BinaryIO, limit: Limit) -> Picture:
         changed.append(f"{depth} bits a sample")
     form = _form(chunks, keeps_colour_type=is_plain)
     return one_page(array, "PNG", _metadata(form), form, (*changed, *form.dropped))
+
+
+def head(file: BinaryIO, limit: Limit) -> Head | None:
+    """What the chunks beside the picture's data say, which is passed over."""
+    width = height = depth = colour_type = 0
+    exif, place = None, len(SIGNATURE)
+    while True:
+        file.seek(place)
+        length, kind = struct.unpack(">I4s", file.read(8))
+        if kind == b"IHDR":
+            width, height, depth, colour_type = struct.unpack(">IIBB", file.read(10))
+        elif kind == b"eXIf":
+            exif = exif or file.read(length)
+        elif kind == b"acTL":
+            return None
+        place += 12 + length
+        if kind == b"IEND":
+            break
+    if place > os.fstat(file.fileno()).st_size:
+        return None
+    channels = _CHANNELS_OF_COLOUR_TYPE[colour_type]
+    limit.check(1, height, width, channels * (2 if depth == 16 else 1))
+    dtype = np.dtype(np.uint16 if depth == 16 else np.uint8)
+    return head_of((1, height, width), 1 if channels < 3 else 3, dtype, orientation_of(exif))
 
 
 def write(file: BinaryIO, picture: Picture) -> list[str]:

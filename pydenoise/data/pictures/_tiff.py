@@ -8,6 +8,7 @@ behind them with the source's tags.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import struct
 import threading
@@ -28,11 +29,13 @@ from pydenoise.data.pictures._ifd import (
 from pydenoise.data.pictures._jpeg import frame_size
 from pydenoise.data.pictures._picture import (
     Damaged,
+    Head,
     Layout,
     Limit,
     Picture,
     Samples,
     Unfit,
+    head_of,
 )
 from pydenoise.data.pictures._tiff_tags import STRUCTURE, fresh_entries, metadata_of, without_maker
 
@@ -135,6 +138,28 @@ def write(file: BinaryIO, picture: Picture) -> list[str]:
     return lost
 
 
+def head(file: BinaryIO, limit: Limit) -> Head | None:
+    """Of files whose samples are the numbers seen: gray or RGB, whole bytes, nothing lost."""
+    import tifffile
+
+    stream = stream_of(file)
+    refuse_circle(stream)
+    file.seek(0)
+    with _complaints() as complaints, tifffile.TiffFile(file, _multifile=False) as tiff:
+        series = _only_series(tiff)
+        page, layout = series.keyframe, _layout(series, None)
+        _check_size(series, layout, limit)
+        dtype, sides = np.dtype(series.dtype), layout.sides
+        colours = math.prod(layout.shape) // math.prod(sides)
+        is_plain = (page.photometric, colours) in ((_BLACK_IS_ZERO, 1), (_RGB, 3))
+        is_whole = page.bitspersample == 8 * dtype.itemsize and page.compression in _LOSSLESS
+        if complaints or not (is_plain and is_whole):
+            return None
+        entries = read_directory(stream, page.offset)[0]
+    orientation = metadata_of(tuple(entries), stream.order).orientation
+    return head_of(sides, colours, dtype, orientation)
+
+
 @contextmanager
 def _complaints() -> Iterator[list[str]]:
     """What tifffile would say on stderr; a fault that it passes over is among it."""
@@ -208,9 +233,8 @@ def _refuse_larger(file: BinaryIO, offset: int, count: int, sides: tuple[int, ..
 
 def _check_size(series: Any, layout: Layout, limit: Limit) -> list[tuple[int, int]]:
     """Before a sample is decoded: not too large, and all there; returns where what is, in bytes."""
-    height, width = (layout.shape[layout.axes.index(axis)] for axis in "YX")
-    total = int(np.prod(layout.shape, dtype=object))
-    pages = int(np.prod([layout.shape[axis] for axis in layout.page_axes], dtype=object))
+    pages, height, width = layout.sides
+    total = math.prod(layout.shape)
     if total == 0:
         raise Damaged("it has no pixels")
     size = np.dtype(series.dtype).itemsize
