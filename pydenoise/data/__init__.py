@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         to_tensor,
         write,
     )
+    from pydenoise.data.lazy import PicturesOnDemand, open_folder
     from pydenoise.data.noise import (
         Bernoulli,
         Gaussian,
@@ -68,6 +69,8 @@ _ROOM_OF = {
     "on_scale": "folders",
     "read_folder": "folders",
     "value_range": "folders",
+    "PicturesOnDemand": "lazy",
+    "open_folder": "lazy",
     "noisy_pictures": "sets",
     "point_sampled_pairs": "sets",
     "point_sampled_validation": "sets",
@@ -115,6 +118,7 @@ __all__ = [
     "PairSource",
     "PairsError",
     "Picture",
+    "PicturesOnDemand",
     "PointSample",
     "Poisson",
     "PoissonGaussian",
@@ -131,6 +135,7 @@ __all__ = [
     "matching_pictures",
     "noisy_pictures",
     "on_scale",
+    "open_folder",
     "parse",
     "point_sampled_pairs",
     "point_sampled_validation",

@@ -10,12 +10,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from pydenoise.data.lazy import PicturesOnDemand
 from pydenoise.data.noise import Array, NoiseModel, generator, unit
 from pydenoise.data.pairs import Batch, Indices, PairsError, PairSource, checked
 
 Corner: TypeAlias = tuple[int, int, int]
+Pictures: TypeAlias = Sequence[Array] | PicturesOnDemand
 
 
 class Crops(PairSource):
@@ -23,7 +26,7 @@ class Crops(PairSource):
 
     Parameters
     ----------
-    pictures : sequence of (H, W, C) arrays
+    pictures : sequence of (H, W, C) arrays, or PicturesOnDemand
         Whose sizes decide over the places.
     size : int
         Pixels on a side of what is cut from them.
@@ -36,10 +39,10 @@ class Crops(PairSource):
     """
 
     def __init__(
-        self, pictures: Sequence[Array], size: int, crop: int, length: int | None, seed: int
+        self, pictures: Pictures, size: int, crop: int, length: int | None, seed: int
     ) -> None:
         if length is None:
-            length = sum((p.shape[0] // size) * (p.shape[1] // size) for p in pictures)
+            length = int((_sides(pictures) // size).prod(axis=1).sum())
         if length < 1:
             raise PairsError(
                 f"{type(self).__name__}: length is {length}; expected at least 1 pair per epoch"
@@ -67,15 +70,20 @@ class Crops(PairSource):
     def _pair(self, corner: Corner, epoch: int, index: int) -> tuple[Array, Array]:
         """The two noisy pictures (H, W, C) of a place, on the scale 0..1."""
 
-    def contents(self) -> Iterator[Array]:
+    def contents(self) -> Iterator[npt.NDArray[Any]]:
+        """The pictures; of those that are read on demand, the names, sizes and times of files."""
+        if isinstance(self._pictures, PicturesOnDemand):
+            return self._pictures.contents()
         return iter(self._pictures)
 
     def describe(self) -> dict[str, Any]:
+        is_lazy = isinstance(self._pictures, PicturesOnDemand)
         return {
             "pictures": len(self._pictures),
             "pairs": len(self),
             "shape": list(self.shape),
             "seed": self._seed,
+            **({"lazy": True} if is_lazy else {}),
         }
 
 
@@ -84,7 +92,7 @@ class NoisyCrops(Crops):
 
     Parameters
     ----------
-    pictures : sequence of numpy.ndarray
+    pictures : sequence of numpy.ndarray, or PicturesOnDemand
         uint8, or float32 on the scale 0..1; each (H, W) or (H, W, C), one C for all. Kept, not
         copied.
     noise : NoiseModel
@@ -110,14 +118,14 @@ class NoisyCrops(Crops):
 
     def __init__(
         self,
-        pictures: Sequence[Array],
+        pictures: Pictures,
         noise: NoiseModel,
         crop: int = 32,
         length: int | None = None,
         seed: int = 0,
     ) -> None:
         size = size_of_source(noise, crop)
-        super().__init__(in_layers("NoisyCrops", pictures, size), size, crop, length, seed)
+        super().__init__(fit_for_crops("NoisyCrops", pictures, size), size, crop, length, seed)
         self._noise = noise
 
     def _pair(self, corner: Corner, epoch: int, index: int) -> tuple[Array, Array]:
@@ -135,7 +143,7 @@ class SingleCrops(Crops):
 
     Parameters
     ----------
-    pictures : sequence of numpy.ndarray
+    pictures : sequence of numpy.ndarray, or PicturesOnDemand
         uint8, or float32 on the scale 0..1; each (H, W) or (H, W, C), one C for all. Kept, not
         copied.
     crop, length, seed
@@ -149,13 +157,13 @@ class SingleCrops(Crops):
 
     def __init__(
         self,
-        pictures: Sequence[Array],
+        pictures: Pictures,
         crop: int = 32,
         length: int | None = None,
         seed: int = 0,
     ) -> None:
         check_crop(crop)
-        super().__init__(in_layers("SingleCrops", pictures, crop), crop, crop, length, seed)
+        super().__init__(fit_for_crops("SingleCrops", pictures, crop), crop, crop, length, seed)
 
     def _pair(self, corner: Corner, epoch: int, index: int) -> tuple[Array, Array]:
         noisy = unit(cut(self._pictures, corner, self._size))
@@ -165,16 +173,17 @@ class SingleCrops(Crops):
         return {"kind": "single noisy pictures", **super().describe()}
 
 
-def corner_of_crop(pictures: Sequence[Array], size: int, rng: np.random.Generator) -> Corner:
+def corner_of_crop(pictures: Pictures, size: int, rng: np.random.Generator) -> Corner:
     """A picture, every one as likely, and the top left corner of a crop in it."""
     number = int(rng.integers(len(pictures)))
     height, width = pictures[number].shape[:2]
     return number, int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
 
 
-def cut(pictures: Sequence[Array], corner: Corner, size: int) -> Array:
+def cut(pictures: Pictures, corner: Corner, size: int) -> Array:
     number, top, left = corner
-    return pictures[number][top : top + size, left : left + size]
+    part: Array = pictures[number][top : top + size, left : left + size]
+    return part
 
 
 def size_of_source(noise: NoiseModel, crop: int) -> int:
@@ -185,6 +194,15 @@ def size_of_source(noise: NoiseModel, crop: int) -> int:
 def check_crop(crop: int) -> None:
     if crop < 1:
         raise PairsError(f"crop is {crop}; expected at least 1 pixel")
+
+
+def fit_for_crops(where: str, pictures: Pictures, size: int) -> Pictures:
+    """`in_layers`, of pictures of either kind."""
+    if not isinstance(pictures, PicturesOnDemand):
+        return in_layers(where, pictures, size)
+    for number in np.flatnonzero(pictures.sides.min(axis=1) < size)[:1].tolist():
+        raise _too_small(where, number, pictures[number].shape, size)
+    return pictures
 
 
 def in_layers(
@@ -210,9 +228,19 @@ def in_layers(
                 f"picture 0 has {layered[0].shape[2]}; expected one number for all"
             )
         if min(picture.shape[:2]) < size:
-            found = "x".join(str(side) for side in layered[-1].shape)
-            raise PairsError(
-                f"{where}: picture {number} is {found}; a crop reads {size}x{size} pixels: "
-                "take smaller crops or blocks, or larger pictures"
-            )
+            raise _too_small(where, number, layered[-1].shape, size)
     return layered
+
+
+def _too_small(where: str, number: int, shape: tuple[int, ...], size: int) -> PairsError:
+    return PairsError(
+        f"{where}: picture {number} is {'x'.join(map(str, shape))}; a crop reads {size}x{size} "
+        "pixels: take smaller crops or blocks, or larger pictures"
+    )
+
+
+def _sides(pictures: Pictures) -> npt.NDArray[np.int64]:
+    """(N, 2): height and width of each."""
+    if isinstance(pictures, PicturesOnDemand):
+        return pictures.sides
+    return np.array([picture.shape[:2] for picture in pictures], np.int64)

@@ -80,16 +80,21 @@ def read_folder(folder: PathLike, smallest: int = 1) -> Folder:
     for path, picture in zip(of_pictures, pictures, strict=True):
         height, width = picture.shape[:2]
         if min(height, width) < smallest:
-            raise ImageError(
-                f"{path}: is {height}x{width} pixels; expected at least {smallest}x{smallest}: "
-                "take smaller crops or blocks, or leave it out"
-            )
+            raise too_small(path, height, width, smallest)
     if len({picture.shape[2] for picture in pictures}) > 1:
         pictures = [np.repeat(p, 3, axis=2) if p.shape[2] == 1 else p for p in pictures]
     reasons = dict.fromkeys(skipped, "") | {path: str(error) for path, error in refused.items()}
     for path in files.keys() - taken.keys():
         reasons[path] = f"{path}: holds {files[path][0].dtype}; most files there hold {dtype}"
     return Folder(pictures, of_pictures, dict(sorted(reasons.items())))
+
+
+def too_small(path: Path, height: int, width: int, smallest: int) -> ImageError:
+    """What to say of a picture that is."""
+    return ImageError(
+        f"{path}: is {height}x{width} pixels; expected at least {smallest}x{smallest}: "
+        "take smaller crops or blocks, or leave it out"
+    )
 
 
 def read_pages(path: PathLike) -> list[Array]:

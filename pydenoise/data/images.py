@@ -6,6 +6,7 @@ folders to learn from through `pydenoise.data.folders`.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -245,4 +246,9 @@ def _exact(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
 
 def is_picture(entry: Path) -> bool:
     """Whether a file's suffix is one of ours, and it is not hidden."""
-    return entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".") and entry.is_file()
+    return is_name_of_picture(entry.name) and entry.is_file()
+
+
+def is_name_of_picture(name: str) -> bool:
+    """`is_picture`, of a file's name."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")

@@ -13,7 +13,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pydenoise.data.crops import corner_of_crop, cut, in_layers, size_of_source
+from pydenoise.data.crops import (
+    Pictures,
+    corner_of_crop,
+    cut,
+    fit_for_crops,
+    in_layers,
+    size_of_source,
+)
 from pydenoise.data.noise import Array, NoiseModel, PointSample, generator
 from pydenoise.data.pairs import PairsError
 
@@ -75,7 +82,7 @@ def point_sampled_validation(
 
 
 def validation_crops(
-    pictures: Sequence[Array],
+    pictures: Pictures,
     noise: NoiseModel,
     count: int,
     crop: int = 32,
@@ -85,7 +92,7 @@ def validation_crops(
 
     Parameters
     ----------
-    pictures : sequence of numpy.ndarray
+    pictures : sequence of numpy.ndarray, or PicturesOnDemand
         uint8, or float32 on the scale 0..1; (H, W) or (H, W, C), held back from training.
     noise : NoiseModel
         One draw per crop.
@@ -103,7 +110,7 @@ def validation_crops(
         When a picture is smaller than a crop, pictures differ in channels, or `count` is below 1.
     """
     size = size_of_source(noise, crop)
-    pictures = in_layers("validation_crops", pictures, size)
+    pictures = fit_for_crops("validation_crops", pictures, size)
     noisy, clean = _two_arrays("validation_crops", count, pictures, crop, np.float32)
     for index in range(count):
         rng = generator(seed, 0, index, "validation")
@@ -148,7 +155,7 @@ def noisy_pictures(
 
 
 def _two_arrays(
-    where: str, count: int, pictures: Sequence[Array], crop: int, dtype: type[np.generic]
+    where: str, count: int, pictures: Pictures, crop: int, dtype: type[np.generic]
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     if count < 1:
         raise PairsError(f"{where}: count is {count}; expected at least 1")
