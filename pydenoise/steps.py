@@ -6,10 +6,9 @@ One step follows the other here; `pydenoise.device_steps` makes one CUDA graph o
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pydenoise.batches import Cutters, cut_by_thread
 from pydenoise.data import generator
 from pydenoise.divergence import TrainingDiverged, beginning, first_unfinite_weight
 from pydenoise.launch import cores
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 Numbers: TypeAlias = npt.NDArray[np.int64]
 """Of pairs in their source."""
-
-_BATCHES_AHEAD = 3
 
 
 class Done(NamedTuple):
@@ -92,6 +90,8 @@ class Steps:
         As in `pydenoise.training.train`.
     average : Average
         Follows the weights after each step.
+    cutters : Cutters, optional
+        The processes that cut batches, if any do.
     """
 
     def __init__(
@@ -103,10 +103,11 @@ class Steps:
         batch_size: int,
         seed: int,
         average: Average,
+        cutters: Cutters | None = None,
     ) -> None:
         self._model, self._pairs, self._objective = model, pairs, objective
         self._optimizer, self._batch_size, self._seed = optimizer, batch_size, seed
-        self._average = average
+        self._average, self._cutters = average, cutters
         self._weights = model.flatten().data
         self._device = self._weights.device
 
@@ -131,15 +132,14 @@ class Steps:
             When the loss or a weight is no longer finite.
         """
         order, size = self._order(epoch), self._batch_size
-        parts = [order[start : start + size] for start in range(taken * size, len(order), size)]
-        parts = parts[:count]
-        own = [self._own(part) for part in parts]
+        starts = range(taken * size, len(order), size)[:count]
+        own = (self._own(order[start : start + size]) for start in starts)
         with closing(self._batches(own, epoch)) as batches:
-            todo = zip(parts, own, batches, strict=True)
-            for step, (part, numbers, batch) in enumerate(todo, first):
+            for step, (start, batch) in enumerate(zip(starts, batches, strict=True), first):
                 self._optimizer.lr = lr = rate(step)
+                part = order[start : start + size]
                 source, target = map(self._here, batch)
-                loss = self._step(step, epoch, numbers, source, target, len(part))
+                loss = self._step(step, epoch, self._own(part), source, target, len(part))
                 yield Done(lr, loss, len(part))
 
     def restart(self) -> None:
@@ -182,26 +182,17 @@ class Steps:
         return self._pairs.batch(own, epoch)
 
     def _batches(
-        self, parts: list[Numbers], epoch: int
+        self, parts: Iterator[Numbers], epoch: int
     ) -> Generator[tuple[Tensor, Tensor], None, None]:
-        """The batches of the given pairs, cut ahead by a thread where a core is left for it.
+        """The batches of the given pairs, cut ahead by processes or by a thread.
 
-        A batch depends on its indices and the epoch alone, so the thread changes no number. Without
-        a core of its own it would hold up the kernels, whose threads wait for each other. Closing
-        the generator waits for the batch under way and drops the rest.
+        A thread without a core of its own would hold up the kernels, whose threads wait for each
+        other: then none is taken.
         """
+        cut = partial(self._batch, epoch=epoch)
+        if self._cutters is not None and self._cutters.count:
+            return self._cutters.cut(parts, epoch, cut)
         is_busy = torch.get_num_threads() >= cores()
         if is_busy and self._device.type == "cpu":
-            yield from (self._batch(part, epoch) for part in parts)
-            return
-        ahead: deque[Future[tuple[Tensor, Tensor]]] = deque()
-        with ThreadPoolExecutor(1, thread_name_prefix="pydenoise-batches") as worker:
-            try:
-                for part in parts:
-                    ahead.append(worker.submit(self._batch, part, epoch))
-                    if len(ahead) > _BATCHES_AHEAD:
-                        yield ahead.popleft().result()
-                while ahead:
-                    yield ahead.popleft().result()
-            finally:
-                worker.shutdown(wait=False, cancel_futures=True)
+            return (cut(part) for part in parts)
+        return cut_by_thread(parts, cut)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from pydenoise import playback
+from pydenoise.batches import Cutters, WorkersLost
 from pydenoise.checkpoint import Checkpoints
 from pydenoise.configuration import Terms, check_alike
 from pydenoise.diary import Diary, Plan, Record, TrainingResult
@@ -32,7 +33,14 @@ from pydenoise.steps import Average, Steps
 if TYPE_CHECKING:
     from pydenoise.data import PairSource
 
-__all__ = ["Record", "TrainingDiverged", "TrainingResult", "TrainingStopped", "train"]
+__all__ = [
+    "Record",
+    "TrainingDiverged",
+    "TrainingResult",
+    "TrainingStopped",
+    "WorkersLost",
+    "train",
+]
 
 
 def train(
@@ -56,6 +64,7 @@ def train(
     stop: Callable[[], bool] | None = None,
     ranks: Ranks | None = None,
     shards: int = 0,
+    workers: int = 0,
 ) -> TrainingResult:
     """Train a model on pairs of noisy pictures, in place.
 
@@ -114,6 +123,11 @@ def train(
         0: every rank adds up its own part of a batch, the fast way. Else the batch is cut into so
         many shards, whose gradients are added up in one order: the weights come out with the same
         bits for any number of ranks up to that.
+    workers : int
+        Processes of this one's own that cut batches ahead of the steps; 0: a thread, where a core
+        is left for it. The bits are the same. Each holds a copy of the pictures that lie in memory,
+        and they start as `multiprocessing` does: a script keeps what it runs under
+        `if __name__ == "__main__":`.
 
     Returns
     -------
@@ -130,6 +144,8 @@ def train(
     RanksLost
         When a rank has died or cannot be reached; the first one, where it lives, has kept a
         checkpoint of the last whole step.
+    WorkersLost
+        When a process that cuts batches has died.
     CheckpointError
         When the checkpoints are of another run, or all damaged; when there are some and the run is
         not to be resumed; when another process trains into them.
@@ -158,7 +174,7 @@ def train(
             "train: pairs teach pictures, the model is one that predicts noise; take "
             "models.autoencoder, models.unet or models.small_unet"
         )
-    _check(len(pairs), epochs, batch_size, optimizer.lr, average, time_limit)
+    _check(len(pairs), epochs, batch_size, optimizer.lr, average, time_limit, workers)
     if checkpoints is None and (resume or rollbacks):
         raise ValueError("train: resume and rollbacks need checkpoints; give a folder for them")
     epochs, batch_size, seed, average = int(epochs), int(batch_size), int(seed), float(average)
@@ -188,7 +204,8 @@ def train(
     )
     model.train()
     model.zero_grad()
-    given = model, pairs, objective, optimizer, batch_size, seed, averaged
+    cutters = Cutters(pairs, workers)
+    given = model, pairs, objective, optimizer, batch_size, seed, averaged, cutters
     if ranks.is_connected:
         ranks.assemble()
         check_alike(terms)
@@ -201,7 +218,7 @@ def train(
         steps: Steps = shared_steps(*given, ranks=ranks, wish=wish, shards=shards)
     else:
         steps = _steps(*given)
-    with checkpoints.held() if checkpoints is not None else nullcontext():
+    with cutters, checkpoints.held() if checkpoints is not None else nullcontext():
         if checkpoints is not None and not resume:
             checkpoints.refuse_filled()
         diary = Diary(plan, epochs, log, progress)
@@ -262,6 +279,7 @@ def _check(
     lr: float,
     average: float,
     time_limit: float | None,
+    workers: int,
 ) -> None:
     if pairs < 1:
         raise ValueError("train: the source of pairs is empty")
@@ -277,3 +295,5 @@ def _check(
         raise ValueError(f"train: average must lie in [0, 1), got {average}")
     if time_limit is not None and not 0 < time_limit < math.inf:
         raise ValueError(f"train: time_limit must be positive and finite, got {time_limit}")
+    if not isinstance(workers, Integral) or workers < 0:
+        raise ValueError(f"train: workers must be a whole number, 0 or more, got {workers!r}")

@@ -48,13 +48,14 @@ MAY_IMPORT = {
     "meter": set(),
     "diary": {"atomic"},
     "divergence": {"nn"},
-    "steps": NETWORK | LEAVES | {"divergence", "launch"},
+    "batches": {"data"},
+    "steps": NETWORK | LEAVES | {"batches", "divergence", "launch"},
     "device_steps": NETWORK | LEAVES | {"divergence", "steps"},
     "configuration": NETWORK | LEAVES | {"distributed"},
     "run": NETWORK
     | LEAVES
     | {"distributed", "configuration", "diary", "divergence", "inference", "steps"},
-    "training": NETWORK | LEAVES | {"distributed", "steps", "device_steps", *OF_A_RUN},
+    "training": NETWORK | LEAVES | {"batches", "distributed", "steps", "device_steps", *OF_A_RUN},
     "tiles": {"memory", "nn"},
     "inference": NETWORK | LEAVES | {"meter", "tiles"},
     "subtraction": NETWORK | LEAVES | {"inference", "meter", "tiles"},
