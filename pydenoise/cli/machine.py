@@ -1,10 +1,12 @@
-"""Where a command computes: on which device, and with how many threads."""
+"""Where a command computes: on which device, with how many threads, in how much memory."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,6 +25,10 @@ Threads = Annotated[
         "machine's cores where there are several processes.",
     ),
 ]
+
+
+_GROUP = Path("/sys/fs/cgroup")
+_USUAL_MEMORY = 2**33
 
 
 class Device(StrEnum):
@@ -73,3 +79,29 @@ def threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def free_memory() -> int:
+    """Bytes that are available, as the system and its control group say; the fair part of them
+    where torchrun started other processes beside this one."""
+    found = [*_available(), *_left_to_the_group()]
+    told = launched()
+    return min(found, default=_USUAL_MEMORY) // (told.local_size if told else 1)
+
+
+def _available() -> list[int]:
+    with suppress(OSError, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    with suppress(AttributeError, ValueError, OSError):
+        return [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    return []
+
+
+def _left_to_the_group() -> list[int]:
+    """Files in memory, which make room when it is needed, do not count as taken."""
+    with suppress(OSError, ValueError):  # ValueError: no limit
+        most, taken = (int((_GROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        stat = dict(line.split() for line in (_GROUP / "memory.stat").read_text().splitlines())
+        return [max(0, most - taken + int(stat.get("inactive_file", 0)))]
+    return []

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import typer
 
 from pydenoise.cli.console import NOISE_FORMS, say, saying_warnings
+from pydenoise.cli.machine import free_memory
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from pydenoise.data import NoiseModel, PairSource
+    from pydenoise.data.crops import Pictures
+    from pydenoise.data.lazy import FolderPictures
     from pydenoise.data.noise import Array
 
 VALIDATION_CROPS = 512
+
+IsLazy: TypeAlias = Callable[[Path], bool]
+"""Whether a folder's pictures are read when they are needed, not all at once."""
 
 
 class Cut(NamedTuple):
@@ -89,13 +97,14 @@ def photographs(
     hold_out: int | None,
     bounds: tuple[float, float] | None,
     cut: Cut,
+    is_lazy: IsLazy,
 ) -> Material:
     """Pictures with two draws of noise on every crop; some kept whole to measure on."""
     from pydenoise.data import NoisyCrops
 
     if noise is None:
         raise typer.BadParameter(f"a folder of pictures needs --noise: {NOISE_FORMS}")
-    clean = _clean(folder, noise, hold_out, bounds, cut)
+    clean = _clean(folder, noise, hold_out, bounds, cut, is_lazy)
     pairs = NoisyCrops(clean.pictures, clean.noise, *cut)
     return Material(pairs, clean.validation, clean.value_range)
 
@@ -106,27 +115,30 @@ def singles(
     hold_out: int | None,
     bounds: tuple[float, float] | None,
     cut: Cut,
+    is_lazy: IsLazy,
 ) -> Material:
     """Noisy pictures, one of each scene; or clean ones, each with one draw of noise for good."""
     from pydenoise import data
 
     if noise is not None:
-        clean = _clean(folder, noise, hold_out, bounds, cut)
-        drawn = data.noisy_pictures(clean.pictures, clean.noise, cut.seed)
-        noisy = [picture[0].permute(1, 2, 0).numpy() for picture, _ in drawn]
-        pairs = data.SingleCrops(noisy, *cut)
+        clean = _clean(folder, noise, hold_out, bounds, cut, is_lazy)
+        pairs = data.SingleCrops(_noisy(clean.pictures, clean.noise, cut.seed), *cut)
         return Material(pairs, clean.validation, clean.value_range)
-    pictures, _, skipped = data.read_folder(folder, cut.crop)
-    note_left_out(skipped)
-    bounds = bounds or data.value_range(pictures, folder)
-    source = data.SingleCrops(data.on_scale(pictures, bounds), *cut)
-    return Material(source, None, bounds)
+    pictures, bounds = _on_scale(folder, cut.crop, bounds, is_lazy)
+    return Material(data.SingleCrops(pictures, *cut), None, bounds)
+
+
+def is_large(folder: Path) -> bool:
+    """Whether a folder's pictures would take more than a quarter of the memory there is."""
+    from pydenoise.data import decoded_bytes
+
+    return decoded_bytes(folder) > free_memory() // 4
 
 
 class _Clean(NamedTuple):
     """Clean pictures to put noise on, without those held out, and what belongs to them."""
 
-    pictures: list[Array]
+    pictures: Pictures
     noise: NoiseModel
     validation: tuple[Tensor, Tensor] | None
     value_range: tuple[float, float] | None
@@ -138,26 +150,61 @@ def _clean(
     hold_out: int | None,
     bounds: tuple[float, float] | None,
     cut: Cut,
+    is_lazy: IsLazy,
 ) -> _Clean:
     from pydenoise import data
 
     model = data.parse(noise)
-    pictures, _, skipped = data.read_folder(folder, model.source_size(cut.crop))
-    note_left_out(skipped)
+    pictures, bounds = _on_scale(folder, model.source_size(cut.crop), bounds, is_lazy)
     kept = len(pictures) // 10 if hold_out is None else hold_out
     if kept >= len(pictures):
         raise ValueError(
             f"{folder}: {len(pictures)} pictures, {kept} of them to hold out; "
             "leave at least one to learn from"
         )
-    bounds = bounds or data.value_range(pictures, folder)
-    pictures = data.on_scale(pictures, bounds)
     order = data.generator(cut.seed, 0, 0, "validation").permutation(len(pictures))
-    held_out, rest = ([pictures[index] for index in part] for part in (order[:kept], order[kept:]))
+    held_out, rest = (_taken(pictures, part) for part in (order[:kept], order[kept:]))
     measured_on = None
-    if held_out:
+    if kept:
         measured_on = data.validation_crops(held_out, model, VALIDATION_CROPS, cut.crop, cut.seed)
     return _Clean(rest, model, measured_on, bounds)
+
+
+def _on_scale(
+    folder: Path, smallest: int, bounds: tuple[float, float] | None, is_lazy: IsLazy
+) -> tuple[FolderPictures | list[Array], tuple[float, float] | None]:
+    """A folder's pictures on the scale 0..1, and the numbers of its files that are 0 and 1."""
+    from pydenoise import data
+
+    if is_lazy(folder):
+        with saying_warnings():
+            opened, skipped = data.open_folder(folder, smallest)
+        note_left_out(skipped)
+        amount = f"{len(opened):,} pictures, {opened.nbytes / 2**30:,.1f} GiB in memory"
+        say(f"{folder}: {amount}, are read when they are needed")
+        bounds = bounds or opened.value_range(folder)
+        return opened.on_scale(bounds), bounds
+    pictures, _, skipped = data.read_folder(folder, smallest)
+    note_left_out(skipped)
+    bounds = bounds or data.value_range(pictures, folder)
+    return data.on_scale(pictures, bounds), bounds
+
+
+def _taken(pictures: FolderPictures | list[Array], numbers: NDArray[np.int64]) -> Pictures:
+    """Some of the pictures, in the given order."""
+    if isinstance(pictures, list):
+        return [pictures[number] for number in numbers]
+    return pictures.taken(numbers)
+
+
+def _noisy(pictures: Pictures, noise: NoiseModel, seed: int) -> Pictures:
+    """Pictures with one draw of noise each."""
+    from pydenoise import data
+
+    if isinstance(pictures, data.PicturesOnDemand):
+        return data.NoisyOnce(pictures, noise, seed)
+    drawn = data.noisy_pictures(pictures, noise, seed)
+    return [picture[0].permute(1, 2, 0).numpy() for picture, _ in drawn]
 
 
 def note_left_out(skipped: Mapping[Path, str]) -> None:

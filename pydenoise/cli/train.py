@@ -129,6 +129,17 @@ def train(
     pairs_count: Annotated[
         int | None, typer.Option(min=1, help="Pairs per epoch; as many as fit if omitted.")
     ] = None,
+    lazy: Annotated[
+        bool | None,
+        typer.Option(
+            "--lazy/--no-lazy",
+            help="Read a folder's pictures when they are needed, or all at once; if omitted, all "
+            "where they take a quarter of the memory or less.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes that read pictures and cut batches ahead.")
+    ] = 0,
     seed: Seed = 0,
     resume: Annotated[
         bool,
@@ -194,6 +205,8 @@ def train(
         refuse({"validation": validation}, "is for the course's .pkl file alone")
     if not is_folder or (is_single and noise is None):
         refuse({"hold-out": hold_out}, "is for a folder of clean pictures with --noise alone")
+    if lazy is not None and not is_folder:
+        raise typer.BadParameter("--lazy and --no-lazy are for a folder of pictures alone")
     if optimizer is not OptimizerName.SGD:
         refuse({"momentum": momentum}, f"is for --optimizer sgd alone, not {optimizer}")
     if value_range is not None and not value_range[0] < value_range[1]:
@@ -221,13 +234,17 @@ def train(
         if ranks.is_first:
             _refuse_filled(out, overwrite, resume)
         cut = sources.Cut(crop, pairs_count, seed)
+
+        def is_lazy(folder: Path) -> bool:
+            return ranks.told(lambda: sources.is_large(folder)) if lazy is None else lazy
+
         if data is None:
             material = sources.captures(pairs, burst, stack or [], value_range, cut)
         elif not is_folder:
             material = sources.course(data, validation)
         else:
             taken = sources.singles if is_single else sources.photographs
-            material = taken(data, noise, hold_out, value_range, cut)
+            material = taken(data, noise, hold_out, value_range, cut, is_lazy)
         source, measured_on, bounds = material
         if augment:
             source = Augmented(source, transpose=source.shape[1] == source.shape[2], seed=seed)
@@ -262,6 +279,7 @@ def train(
                         stop=stop,
                         ranks=ranks,
                         shards=(shards or _SHARDS) if deterministic else 0,
+                        workers=workers,
                     )
             except training.TrainingStopped as stopped:
                 say(f"{stopped}; go on with: {_resuming(context.obj)}")

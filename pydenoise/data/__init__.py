@@ -20,7 +20,8 @@ if TYPE_CHECKING:
         to_tensor,
         write,
     )
-    from pydenoise.data.lazy import PicturesOnDemand, open_folder
+    from pydenoise.data.index import decoded_bytes
+    from pydenoise.data.lazy import NoisyOnce, PicturesOnDemand, open_folder
     from pydenoise.data.noise import (
         Bernoulli,
         Gaussian,
@@ -69,6 +70,8 @@ _ROOM_OF = {
     "on_scale": "folders",
     "read_folder": "folders",
     "value_range": "folders",
+    "decoded_bytes": "index",
+    "NoisyOnce": "lazy",
     "PicturesOnDemand": "lazy",
     "open_folder": "lazy",
     "noisy_pictures": "sets",
@@ -115,6 +118,7 @@ __all__ = [
     "MetadataWarning",
     "NoiseModel",
     "NoisyCrops",
+    "NoisyOnce",
     "PairSource",
     "PairsError",
     "Picture",
@@ -129,6 +133,7 @@ __all__ = [
     "Text",
     "bursts",
     "check_writable",
+    "decoded_bytes",
     "generator",
     "list_pictures",
     "load_course_file",

@@ -130,6 +130,11 @@ class FolderPictures(PicturesOnDemand):
         sides = [rows[side][files].astype(np.int64) for side in ("height", "width")]
         self.sides = np.stack(sides, axis=1)
 
+    @property
+    def nbytes(self) -> int:
+        """What all of them would take in memory, with the numbers of their files."""
+        return int(self.sides.prod(axis=1).sum()) * self.channels * self._dtype.itemsize
+
     def taken(self, numbers: Numbers) -> FolderPictures:
         """Some of them, in the given order."""
         files, pages = self._files[numbers], self._pages[numbers]
@@ -143,8 +148,7 @@ class FolderPictures(PicturesOnDemand):
         """`pydenoise.data.value_range` of the pictures; of more than 256 MiB, of an even sample."""
         if self._dtype == np.uint8:
             return None
-        numbers = int(self.sides.prod(axis=1).sum()) * self.channels
-        apart = -(-numbers * self._dtype.itemsize // _RANGED_BYTES)
+        apart = -(-self.nbytes // _RANGED_BYTES)
         sample = range(0, len(self), apart)
         return value_range((self._page(number, _ALL, _ALL) for number in sample), where)
 
