@@ -236,7 +236,11 @@ def train(
         cut = sources.Cut(crop, pairs_count, seed)
 
         def is_lazy(folder: Path) -> bool:
-            return ranks.told(lambda: sources.is_large(folder)) if lazy is None else lazy
+            if lazy is not None:
+                return lazy
+            is_large = sources.is_large(folder)
+            ranks.assemble()
+            return bool(ranks.told(lambda: is_large))
 
         if data is None:
             material = sources.captures(pairs, burst, stack or [], value_range, cut)
