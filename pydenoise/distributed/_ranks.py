@@ -22,7 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from pydenoise.launch import launched
 
-PATIENCE = 35.0
+PATIENCE = 30.0
 """Seconds after which a rank that does not answer within a step is taken for lost."""
 
 ASSEMBLY = 1800.0
