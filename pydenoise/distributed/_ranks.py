@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, NoReturn, Protocol
+from weakref import WeakSet
 
 import torch
 import torch.distributed as dist
@@ -118,6 +120,8 @@ class Group(Ranks):
     def __init__(self, store: Store, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
         self._store = store
+        self._under_way: WeakSet[_Watched] = WeakSet()
+        self._gone: list[int] = []
 
     def meet(self, device: torch.device, patience: timedelta) -> None:
         """Connect with the others, for a model on a device."""
@@ -171,7 +175,9 @@ class Group(Ranks):
     def start_sum(self, tensor: Tensor) -> Pending:
         with self._talking():
             work = dist.all_reduce(tensor, group=self._gradients, async_op=True)
-        return _Watched(work, self._talking)
+        watched = _Watched(work, self._talking)
+        self._under_way.add(watched)
+        return watched
 
     def summed(self, numbers: Sequence[float]) -> list[float]:
         sums = torch.tensor(numbers, dtype=torch.float64)
@@ -190,10 +196,17 @@ class Group(Ranks):
         """Leave, with word for the others why; the first stays a moment, so that they hear it."""
         reason = " ".join(str(error).split())[:300]
         _within(_FAREWELL, lambda: self._store.set(f"left/{self.rank}", reason))
-        _within(_FAREWELL, dist.destroy_process_group)
+        _within(_FAREWELL, self._hang_up)
         if self.is_first:
-            words = [f"heard/{rank}" for rank in range(1, self.size)]
+            words = [f"heard/{rank}" for rank in range(1, self.size) if rank not in self._gone]
             _within(_FAREWELL, lambda: _until(lambda: self._store.check(words), _FAREWELL))
+
+    def _hang_up(self) -> None:
+        """Close the lines, which whatever is under way keeps open, so that who waits hears it."""
+        for each in self._under_way:
+            each.drop()
+        del self._words, self._gradients
+        dist.destroy_process_group()
 
     def _all(self, own: Tensor) -> list[Tensor]:
         every = [torch.empty_like(own) for _ in range(self.size)]
@@ -210,6 +223,7 @@ class Group(Ranks):
 
     def _lost(self, error: RuntimeError) -> NoReturn:
         reason = " ".join(str(error).split())[:200]
+        traceback.clear_frames(error.__traceback__)  # they hold what was under way
         raise RanksLost(f"{self._missing()}; torch.distributed says: {reason}") from error
 
     def _missing(self) -> str:
@@ -230,12 +244,12 @@ class Group(Ranks):
 
         self._store.set(f"here/{self.rank}", "")
         _until(are_known, _ROLL_CALL)
+        self._gone = [rank for rank in others if not is_there(rank, "here")]
         said = [
             f"rank {rank} ended: {self._store.get(f'left/{rank}').decode()}"
             if is_there(rank, "left")
             else f"rank {rank} was killed or cannot be reached"
-            for rank in others
-            if not is_there(rank, "here")
+            for rank in self._gone
         ]
         answers.append(", ".join(said) or "the connection between the ranks broke")
         self._store.set(f"heard/{self.rank}", "")
@@ -264,12 +278,18 @@ class _Watched:
     """A sum under way whose failure means that somebody is lost."""
 
     def __init__(self, work: dist.Work, talking: Callable[[], Any]) -> None:
-        self._work, self._talking = work, talking
+        self._work: dist.Work | None = work
+        self._talking = talking
 
     def wait(self) -> None:
         """Return when it is there."""
         with self._talking():
-            self._work.wait()
+            if self._work is not None:
+                self._work.wait()
+
+    def drop(self) -> None:
+        """Wait for it no more."""
+        self._work = None
 
 
 class Wish:
