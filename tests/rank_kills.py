@@ -49,7 +49,7 @@ def faults_of_kill(out: Path, dead: int, outcomes: list[ranks.Outcome]) -> list[
         code, _, heard = outcome.result or (None, "", "")
         if outcome.code == -9:
             found.append(f"rank {rank} was still there after {outcome.seconds:.0f} s")
-        elif code != 1 or not any(words in heard for words in SAID):
+        elif code != 0 and not any(words in heard for words in SAID):
             found.append(f"rank {rank} ended with {code} when {dead} was killed: {heard}")
     try:
         Checkpoints(out / "checkpoints").newest()

@@ -205,8 +205,10 @@ class Group(Ranks):
         """Close the lines, which whatever is under way keeps open, so that who waits hears it."""
         for each in self._under_way:
             each.drop()
-        del self._words, self._gradients
-        dist.destroy_process_group()
+        self.__dict__.pop("_words", None)
+        self.__dict__.pop("_gradients", None)
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
     def _all(self, own: Tensor) -> list[Tensor]:
         every = [torch.empty_like(own) for _ in range(self.size)]
@@ -224,6 +226,7 @@ class Group(Ranks):
     def _lost(self, error: RuntimeError) -> NoReturn:
         reason = " ".join(str(error).split())[:200]
         traceback.clear_frames(error.__traceback__)  # they hold what was under way
+        _within(_FAREWELL, self._hang_up)  # at once, so that the others call the roll with us
         raise RanksLost(f"{self._missing()}; torch.distributed says: {reason}") from error
 
     def _missing(self) -> str:
