@@ -227,10 +227,17 @@ class Model:
         """Of so many processes, against one that has as many pictures."""
         return self.compute(pictures) / self.step(workers, pictures, network)
 
-    def hides_from(self, workers: int, network: tuple[float, float]) -> int:
+    def hides_from(self, workers: int, network: tuple[float, float]) -> str:
         """Pictures in each process from which on all but the last bucket's sum is hidden."""
+        if self.buckets == 1:
+            return "-"
         whole = self.sum(workers, network) * (1 - 1 / self.buckets)
-        return max(1, -int(-(1.5 * whole - self.offset) // self.slope))
+        return str(max(1, -int(-(1.5 * whole - self.offset) // self.slope)))
+
+    def pays_from(self, workers: int, network: tuple[float, float]) -> str:
+        """Pictures in each process from which on it does nine tenths of what it would alone."""
+        found = (n for n in range(1, 4097) if self.efficiency(workers, n, network) >= 0.9)
+        return str(next(found, "more"))
 
 
 def fitted(found: dict[str, Any], name: str) -> Model:
@@ -280,7 +287,6 @@ def told(found: dict[str, Any]) -> str:
         model = fitted(found, name)
         for network, numbers in NETWORKS.items():
             shares = [model.efficiency(workers, case.batch, numbers) for workers in WORKERS]
-            hides = [model.hides_from(workers, numbers) for workers in WORKERS]
             reckoned.append(
                 [
                     f"{case.words}, {case.batch} a process; {network}",
@@ -288,20 +294,22 @@ def told(found: dict[str, Any]) -> str:
                         f"{w * share:,.1f} ({share:.0%})"
                         for w, share in zip(WORKERS, shares, strict=True)
                     ),
-                    " / ".join(str(each) for each in hides),
+                    " / ".join(model.hides_from(workers, numbers) for workers in WORKERS),
+                    " / ".join(model.pays_from(workers, numbers) for workers in WORKERS),
                 ]
             )
-    titles = [
-        "speed-up of W processes",
-        *(f"W = {each}" for each in WORKERS),
-        "pictures to hide it",
-    ]
+    titles = ["speed-up of W processes", *(f"W = {each}" for each in WORKERS)]
+    titles += ["hidden from n", "90 % from n"]
     fits = "; ".join(
         f"{case.words}: {1e3 * model.offset:.2f} ms + {1e3 * model.slope:.3f} ms a picture, "
         f"{model.gradient / 1e6:.2f} MB of gradient in {model.buckets} "
         f"{'bucket' if model.buckets == 1 else 'buckets'}"
         for name, case in CASES.items()
         for model in [fitted(found, name)]
+    )
+    assumed = ", ".join(
+        f"{name} {1e6 * latency:.0f} µs and {bandwidth / 1e9:.1f} GB/s"
+        for name, (latency, bandwidth) in NETWORKS.items()
     )
     return "\n\n".join(
         [
@@ -313,7 +321,10 @@ def told(found: dict[str, Any]) -> str:
             trace,
             summed,
             f"Fitted, one thread: {fits}.",
-            "Reckoned, not measured:",
+            "Reckoned from that, not measured, on networks of which latency and bandwidth are assumed "
+            f"({assumed}); n are the pictures in each process from which on all but the last "
+            "bucket's sum hides behind backward, and from which on nine tenths of W are reached, for "
+            "the three W:",
             readme.table(titles, reckoned),
         ]
     )
