@@ -321,10 +321,10 @@ def told(found: dict[str, Any]) -> str:
             trace,
             summed,
             f"Fitted, one thread: {fits}.",
-            "Reckoned from that, not measured, on networks of which latency and bandwidth are assumed "
-            f"({assumed}); n are the pictures in each process from which on all but the last "
-            "bucket's sum hides behind backward, and from which on nine tenths of W are reached, for "
-            "the three W:",
+            "Reckoned from that, not measured, on networks of which latency and bandwidth are "
+            f"assumed ({assumed}); n are the pictures in each process from which on all but the "
+            "last bucket's sum hides behind backward, and from which on nine tenths of W are "
+            "reached, for the three W:",
             readme.table(titles, reckoned),
         ]
     )
