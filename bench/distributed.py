@@ -74,7 +74,7 @@ def steps_of(case: Case, batch: int, ranks: Ranks | None) -> Steps:
     average = Average(model.flatten().data, 0.0)
     if ranks is None:
         return Steps(*given, average)
-    return BucketSteps(*given, average, ranks=ranks, wish=Wish(None))
+    return BucketSteps(*given, average, ranks=ranks, wishes=[Wish(None)])
 
 
 def seconds(steps: Steps) -> float:

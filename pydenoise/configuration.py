@@ -144,17 +144,20 @@ def check_alike(terms: Terms) -> None:
     """
     own = {
         "code": _code(),
-        "torch": torch.__version__,
-        "device": next(terms.model.parameters()).data.device.type,
+        "rollbacks": terms.rollbacks,
+        "torch's kernels": torch.backends.cpu.get_cpu_capability(),
+        **versions(terms),
         **configuration(terms),
     }
+    terms.ranks.assemble()  # data may have taken its time
     first, *others = terms.ranks.gathered(own)
     for rank, told in enumerate(others, 1):
         differing = differences(first, told)
         if differing:
             raise RanksDiffer(
                 f"rank {rank} was not started as rank 0 was ({'; '.join(differing)}); give all "
-                "processes the same code, data and options"
+                "processes the same code, data and options, and instruction set (PYDENOISE_ISA, "
+                "ATEN_CPU_CAPABILITY)"
             )
 
 

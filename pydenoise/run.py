@@ -155,7 +155,6 @@ class Run:
             self._save(None)
             self._diary.pause()
         if is_wanted:
-            self._terms.ranks.told(lambda: None)  # what is kept is whole
             raise TrainingStopped(self._step, self._plan.steps)
 
     def _end_epoch(self) -> None:

@@ -163,7 +163,7 @@ class Steps:
         """Take a step on so many pairs, of which these are this process's; returns its loss."""
         loss = self._add_gradients(own, source, target, pictures)
         if not math.isfinite(loss):
-            where = beginning(self._model, source, target, own.tolist(), epoch)
+            where = self._where(own, source, target, epoch)
             raise TrainingDiverged(f"the loss is {loss}", step + 1, self._optimizer.lr, where)
         self._optimizer.step()
         self._optimizer.zero_grad()
@@ -172,6 +172,10 @@ class Steps:
             raise TrainingDiverged("a weight is not finite", step + 1, self._optimizer.lr, where)
         self._average.update(self._average.share(step + 1))
         return loss
+
+    def _where(self, own: Numbers, source: Tensor, target: Tensor, epoch: int) -> str:
+        """Where the numbers of a step, which are no numbers any more, stop being some."""
+        return beginning(self._model, source, target, own.tolist(), epoch)
 
     def _add_gradients(self, own: Numbers, source: Tensor, target: Tensor, pictures: int) -> float:
         """Those of a step on so many pairs; returns its loss."""

@@ -206,16 +206,17 @@ def train(
     model.zero_grad()
     cutters = Cutters(pairs, workers)
     given = model, pairs, objective, optimizer, batch_size, seed, averaged, cutters
+    wishes = [stop := Wish(stop)] if ranks.is_connected or shards else []
     if ranks.is_connected:
-        ranks.assemble()
         check_alike(terms)
         first = ranks.told_bytes(lambda: weights.cpu().numpy().tobytes())
         weights.copy_(torch.frombuffer(bytearray(first), dtype=weights.dtype))
-        checkpoints = checkpoints and SharedCheckpoints(checkpoints, ranks)
+        if checkpoints is not None:
+            checkpoints = SharedCheckpoints(checkpoints, ranks)
+            wishes.append(checkpoints.wish)
         log, progress = (log, progress) if ranks.is_first else (None, None)
     if ranks.is_connected or shards:
-        stop = wish = Wish(stop)
-        steps: Steps = shared_steps(*given, ranks=ranks, wish=wish, shards=shards)
+        steps: Steps = shared_steps(*given, ranks=ranks, wishes=wishes, shards=shards)
     else:
         steps = _steps(*given)
     with cutters, checkpoints.held() if checkpoints is not None else nullcontext():

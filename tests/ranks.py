@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import multiprocessing
 import os
 import signal
@@ -120,6 +121,14 @@ def _at_work(said: dict[str, str], sender: Any, job: Callable[..., Any], given: 
     sender.close()
 
 
+def wait_for(is_so: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait until it is so, so long at most."""
+    until = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < until, "nothing happened"
+        time.sleep(0.02)
+
+
 def free_port() -> int:
     """A port of this machine that nobody listens on."""
     with socket.socket() as each:
@@ -175,6 +184,16 @@ class Stops:
         return self._left <= 0
 
 
+class Hopeless(objectives.Noise2Noise):
+    """Finds no loss."""
+
+    def step(self, *pictures: Any, **terms: Any) -> float:
+        return super().step(*pictures, **terms) * math.nan
+
+    def describe(self) -> dict[str, Any]:
+        return objectives.Noise2Noise().describe()
+
+
 def source_of(kind: str, length: int, dtype: torch.dtype) -> PairSource:
     """Pairs to learn from, by name."""
     numbers = np.random.default_rng(3)
@@ -201,17 +220,19 @@ def trained(
     stop: tuple[int, int] | None = None,
     pause: float = 0.0,
     other_data_on: int | None = None,
+    nan_on: int | None = None,
+    device: str = "cpu",
 ) -> Trained | str:
     """Train a small network; what is left, or why it ended."""
     rank = int(os.environ.get("RANK", "0"))
     model = models.small_unet(seed=0) if network == "unet" else models.autoencoder((8, 12), seed=0)
-    model.to(dtype)
+    model.to(dtype).to(device)
     source = Noting(source_of(kind, length + (rank == other_data_on), dtype))
-    objective = objectives.Noise2Noise()
+    objective = Hopeless() if rank == nan_on else objectives.Noise2Noise()
     if kind == "singles":
         objective = objectives.Neighbor2Neighbor()  # type: ignore[assignment]
     try:
-        with connected(torch.device("cpu")) as ranks:
+        with connected(torch.device(device)) as ranks:
             result = train(
                 model,
                 _InDtype(source, dtype),
@@ -233,7 +254,7 @@ def trained(
     except (TrainingStopped, RuntimeError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
     losses = [record["loss"] for record in result.history]
-    return Trained(model.flatten().data.numpy().copy(), losses, source.seen)
+    return Trained(model.flatten().data.cpu().numpy().copy(), losses, source.seen)
 
 
 class _InDtype(PairSource):

@@ -32,6 +32,7 @@ from pydenoise.launch import launched
 
 if TYPE_CHECKING:
     from pydenoise.checkpoint import Checkpoints
+    from pydenoise.distributed import Ranks
 
 WEIGHTS, LOG, CURVE, CHECKPOINTS = "model.safetensors", "log.jsonl", "curve.png", "checkpoints"
 
@@ -220,8 +221,6 @@ def train(
     crop = recipe.crop if crop is None else crop
 
     told = launched()
-    if told is not None and told.restarts:  # by torchrun, with the words of the first start
-        resume, overwrite = True, False
     if told is not None:  # when a rank dies, the others' words are enough
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from pydenoise import distributed, metrics, report, training
@@ -231,6 +230,9 @@ def train(
     where = machine.place(device)
     checkpoints = Checkpoints(out / CHECKPOINTS, every=checkpoint_every)
     with machine.threads(threads), distributed.connected(where) as ranks:
+        _check_options(ranks, context.params)
+        if ranks.has_begun:  # torchrun says the words of the first start once more
+            resume, overwrite = True, False
         if ranks.is_first:
             _refuse_filled(out, overwrite, resume)
         cut = sources.Cut(crop, pairs_count, seed)
@@ -259,7 +261,7 @@ def train(
         if measured_on is None:
             say("no clean pictures to measure on: the log holds the loss alone")
         model.value_range = bounds
-        keeping = _kept(out, checkpoints, resume) if ranks.is_first else nullcontext()
+        keeping = _kept(out, checkpoints, resume, ranks) if ranks.is_first else nullcontext()
         with keeping, saying_warnings(), stoppable() as stop:
             try:
                 with watching("training") if ranks.is_first else nullcontext() as progress:
@@ -318,7 +320,7 @@ def train(
 
 
 @contextmanager
-def _kept(out: Path, checkpoints: Checkpoints, resume: bool) -> Iterator[None]:
+def _kept(out: Path, checkpoints: Checkpoints, resume: bool, ranks: Ranks) -> Iterator[None]:
     """A run's folder, held by this process, and empty unless the run is one to resume."""
     from pydenoise.atomic import new_folder, part_files
 
@@ -330,14 +332,33 @@ def _kept(out: Path, checkpoints: Checkpoints, resume: bool) -> Iterator[None]:
             (out / LOG).unlink(missing_ok=True)
         elif checkpoints.is_empty():
             say("nothing to resume: the run starts")
+        ranks.begin()
         yield
+
+
+def _check_options(ranks: Ranks, options: dict[str, Any]) -> None:
+    """Refuse options that differ between processes, but for those that are each one's own."""
+    from pydenoise.distributed import RanksDiffer
+
+    own = {"context", "data", "pairs", "burst", "stack", "validation", "out", "threads", "workers"}
+    said = {name: str(value) for name, value in options.items() if name not in own}
+    first, *others = ranks.gathered(said)
+    for rank, told in enumerate(others, 1):
+        for name in said:
+            if told[name] != first[name]:
+                option = name.replace("_", "-")
+                raise RanksDiffer(
+                    f"rank {rank} was started with {option} {told[name]}, rank 0 with "
+                    f"{first[name]}; give all processes the same options"
+                )
 
 
 def _resuming(words: list[str]) -> str:
     """The command line that goes on with the run of a command line."""
     kept = [word for word in words if word not in ("--overwrite", "--resume")]
     kept.insert(kept.index("train") + 1, "--resume")  # not behind a "--"
-    return shlex.join(["pydenoise", *kept])
+    program = "pydenoise" if launched() is None else "torchrun ... -m pydenoise"
+    return f"{program} {shlex.join(kept)}"
 
 
 def _refuse_filled(out: Path, overwrite: bool, resume: bool) -> None:

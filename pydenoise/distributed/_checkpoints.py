@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pydenoise.checkpoint import Checkpoint, Checkpoints
-from pydenoise.distributed._ranks import Ranks
+from pydenoise.distributed._ranks import Ranks, Wish
 
 
 class SharedCheckpoints(Checkpoints):
@@ -16,21 +16,27 @@ class SharedCheckpoints(Checkpoints):
     def __init__(self, own: Checkpoints, ranks: Ranks) -> None:
         super().__init__(own.folder)
         self._own, self._ranks = own, ranks
+        self.wish = Wish(own.is_due if ranks.is_first else None)
 
     def is_due(self) -> bool:
-        return self._ranks.is_first and self._own.is_due()
+        return self.wish()
 
     def save(self, checkpoint: Checkpoint) -> Path:
-        if self._ranks.is_first:
-            return self._own.save(checkpoint)
-        return self.path(checkpoint.step)
+        """Keep a checkpoint, for which all wait; the first alone where others are lost."""
+        path = self.path(checkpoint.step)
+        if self._ranks.is_connected:
+            self._ranks.told(lambda: str(self._own.save(checkpoint)))
+        elif self._ranks.is_first:
+            self._own.save(checkpoint)
+        return path
 
     def newest(self, *, ends_epoch: bool = False, before: int | None = None) -> Checkpoint | None:
-        def find() -> bytes:
+        content = b""
+        if self._ranks.is_first:
             found = self._own.newest(ends_epoch=ends_epoch, before=before)
-            return b"" if found is None else found.to_bytes()
-
-        told = self._ranks.told_bytes(find)
+            content = b"" if found is None else found.to_bytes()
+        self._ranks.assemble()  # to read it may have taken its time
+        told = self._ranks.told_bytes(lambda: content)
         return Checkpoint.from_bytes(told) if told else None
 
     def refuse_filled(self) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from pydenoise.launch import launched
+from pydenoise.launch import Launched, launched
 
 PATIENCE = 30.0
 """Seconds after which a rank that does not answer within a step is taken for lost."""
@@ -66,16 +66,22 @@ class Ranks:
         Number of this process, from 0, and of all.
     is_connected : bool
         Whether torch.distributed is between them.
+    has_begun : bool
+        Whether torchrun has started them again, and their run was begun before.
     """
 
     rank = 0
     size = 1
     is_connected = False
+    has_begun = False
 
     @property
     def is_first(self) -> bool:
         """Whether this one speaks and writes for all."""
         return self.rank == 0
+
+    def begin(self) -> None:
+        """Remember, for when torchrun starts all again, that the run is begun."""
 
     def assemble(self) -> None:
         """Wait for all, long."""
@@ -117,9 +123,12 @@ class Group(Ranks):
 
     is_connected = True
 
-    def __init__(self, store: Store, rank: int, size: int) -> None:
-        self.rank, self.size = rank, size
-        self._store = store
+    def __init__(self, store: Store, told: Launched) -> None:
+        self.rank, self.size = told.rank, told.size
+        # torchrun's store outlives its workers
+        self._store = PrefixStore(f"pydenoise/{told.restarts}", store)
+        self._of_launch = PrefixStore("pydenoise", store)
+        self.has_begun = told.restarts > 0 and self._of_launch.check(["begun"])
         self._under_way: WeakSet[_Watched] = WeakSet()
         self._gone: list[int] = []
 
@@ -133,6 +142,9 @@ class Group(Ranks):
         if device.type == "cuda":
             torch.cuda.set_device(device)
             self._gradients = dist.new_group(backend="nccl", timeout=within_steps)
+
+    def begin(self) -> None:
+        self._of_launch.set("begun", "")
 
     def assemble(self) -> None:
         with self._talking():
@@ -198,8 +210,16 @@ class Group(Ranks):
         _within(_FAREWELL, lambda: self._store.set(f"left/{self.rank}", reason))
         _within(_FAREWELL, self._hang_up)
         if self.is_first:
-            words = [f"heard/{rank}" for rank in range(1, self.size) if rank not in self._gone]
-            _within(_FAREWELL, lambda: _until(lambda: self._store.check(words), _FAREWELL))
+            others = [rank for rank in range(1, self.size) if rank not in self._gone]
+
+            def have_heard() -> bool:
+                return all(self._is_told(rank, "heard", "left") for rank in others)
+
+            _within(_FAREWELL, lambda: _until(have_heard, _FAREWELL))
+
+    def _is_told(self, rank: int, *words: str) -> bool:
+        """Whether a rank has left one of these words in the store."""
+        return any(self._store.check([f"{word}/{rank}"]) for word in words)
 
     def _hang_up(self) -> None:
         """Close the lines, which whatever is under way keeps open, so that who waits hears it."""
@@ -224,26 +244,25 @@ class Group(Ranks):
             self._lost(error)
 
     def _lost(self, error: RuntimeError) -> NoReturn:
-        reason = " ".join(str(error).split())[:200]
         traceback.clear_frames(error.__traceback__)  # they hold what was under way
+        self.is_connected = False
         _within(_FAREWELL, self._hang_up)  # at once, so that the others call the roll with us
-        raise RanksLost(f"{self._missing()}; torch.distributed says: {reason}") from error
+        raise RanksLost(self._missing(" ".join(str(error).split())[:200])) from error
 
-    def _missing(self) -> str:
-        """Who does not answer any more, in words."""
+    def _missing(self, reason: str) -> str:
+        """Who does not answer any more, in words; the reason given where all do."""
         answers: list[str] = []
-        _within(4 * _ROLL_CALL, lambda: self._call_the_roll(answers))
+        _within(4 * _ROLL_CALL, lambda: self._call_the_roll(answers, reason))
         # what all are asked through lies with the first rank, or on its host
         return answers[0] if answers else "rank 0 was killed or cannot be reached"
 
-    def _call_the_roll(self, answers: list[str]) -> None:
+    def _call_the_roll(self, answers: list[str], reason: str) -> None:
         others = [rank for rank in range(self.size) if rank != self.rank]
 
-        def is_there(rank: int, word: str) -> bool:
-            return self._store.check([f"{word}/{rank}"])
+        is_there = self._is_told
 
         def are_known() -> bool:
-            return all(is_there(rank, "here") or is_there(rank, "left") for rank in others)
+            return all(is_there(rank, "here", "left") for rank in others)
 
         self._store.set(f"here/{self.rank}", "")
         _until(are_known, _ROLL_CALL)
@@ -254,7 +273,7 @@ class Group(Ranks):
             else f"rank {rank} was killed or cannot be reached"
             for rank in self._gone
         ]
-        answers.append(", ".join(said) or "the connection between the ranks broke")
+        answers.append(", ".join(said) or f"the connection between the ranks broke ({reason})")
         self._store.set(f"heard/{self.rank}", "")
 
 
@@ -296,7 +315,7 @@ class _Watched:
 
 
 class Wish:
-    """Whether the run shall stop: what any rank wants, all hear of behind the same step.
+    """What some rank wants, the run to stop say: all hear of it behind the same step.
 
     Parameters
     ----------
@@ -313,7 +332,7 @@ class Wish:
 
     def hear(self, is_wanted: bool) -> None:
         """Be told what some rank wants."""
-        self._is_heard = self._is_heard or is_wanted
+        self._is_heard = is_wanted
 
     def __call__(self) -> bool:
         return self._is_heard
@@ -348,8 +367,7 @@ def connected(device: torch.device) -> Iterator[Ranks]:
         store, rank, size = next(iter(rendezvous("env://", timeout=patience)))
     except (RuntimeError, ValueError) as error:
         raise _never_met(error) from error
-    # torchrun's store outlives its workers
-    group = Group(PrefixStore(f"pydenoise/{told.restarts}", store), rank, size)
+    group = Group(store, told._replace(rank=rank, size=size))
     try:
         try:
             group.meet(device, patience)

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import math
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import Any
@@ -28,9 +29,10 @@ large enough to hide the latency of a network, small enough for the first to sta
 class SharedSteps(Steps):
     """Steps of which this process sees a part of the pairs."""
 
-    def __init__(self, *given: Any, ranks: Ranks, wish: Wish) -> None:
+    def __init__(self, *given: Any, ranks: Ranks, wishes: Sequence[Wish]) -> None:
         super().__init__(*given)
-        self._ranks, self._wish = ranks, wish
+        self._ranks, self._wishes = ranks, wishes
+        self._own_loss = 0.0
         self._gradient = self._model.flatten().grad
 
     def _batch(self, own: Numbers, epoch: int) -> tuple[Tensor, Tensor]:
@@ -38,6 +40,11 @@ class SharedSteps(Steps):
             return super()._batch(own, epoch)
         nothing = torch.empty((0, *self._pairs.shape))
         return nothing, nothing
+
+    def _where(self, own: Numbers, source: Tensor, target: Tensor, epoch: int) -> str:
+        if math.isfinite(self._own_loss):
+            return "on another rank"
+        return super()._where(own, source, target, epoch)
 
 
 class BucketSteps(SharedSteps):
@@ -49,8 +56,8 @@ class BucketSteps(SharedSteps):
     same order every time.
     """
 
-    def __init__(self, *given: Any, ranks: Ranks, wish: Wish) -> None:
-        super().__init__(*given, ranks=ranks, wish=wish)
+    def __init__(self, *given: Any, ranks: Ranks, wishes: Sequence[Wish]) -> None:
+        super().__init__(*given, ranks=ranks, wishes=wishes)
         self._cuts, self._bucket_of = _buckets(self._model)
         self._last_calls: dict[int, list[int]] = {}
 
@@ -90,10 +97,13 @@ class BucketSteps(SharedSteps):
                 raise RuntimeError("train: the layers went back another way than in steps before")
         while len(self._sums) < len(self._calls):
             self._start_next()
-        loss, wishes = self._ranks.summed([self._share * loss, float(self._wish.own())])
+        self._own_loss = loss
+        wanted = [float(wish.own()) for wish in self._wishes]
+        loss, *wanted = self._ranks.summed([self._share * loss, *wanted])
         for under_way in self._sums:
             under_way.wait()
-        self._wish.hear(wishes > 0)
+        for wish, count in zip(self._wishes, wanted, strict=True):
+            wish.hear(count > 0)
         return loss
 
     def _hear(self, layer: Module) -> None:
@@ -120,8 +130,8 @@ class ShardSteps(SharedSteps):
     shard, not per rank, and smaller pieces to compute on.
     """
 
-    def __init__(self, *given: Any, ranks: Ranks, wish: Wish, shards: int) -> None:
-        super().__init__(*given, ranks=ranks, wish=wish)
+    def __init__(self, *given: Any, ranks: Ranks, wishes: Sequence[Wish], shards: int) -> None:
+        super().__init__(*given, ranks=ranks, wishes=wishes)
         self._shards = shards
         self._each = -(-shards // ranks.size)
         self._gradients = self._gradient.new_zeros((self._each, self._gradient.numel()))
@@ -138,8 +148,8 @@ class ShardSteps(SharedSteps):
 
     def _add_gradients(self, own: Numbers, source: Tensor, target: Tensor, pictures: int) -> float:
         cuts = self._of_this_rank(pictures)
-        numbers = torch.zeros(self._each + 1, dtype=torch.float64)
-        numbers[-1] = float(self._wish.own())
+        wanted = [float(wish.own()) for wish in self._wishes]
+        numbers = torch.tensor([0.0] * self._each + wanted, dtype=torch.float64)
         for shard, (start, stop) in enumerate(pairwise(cuts)):
             row, share = self._gradients[shard], (stop - start) / pictures
             row.zero_()
@@ -149,18 +159,20 @@ class ShardSteps(SharedSteps):
                 numbers[shard] = share * loss
                 torch.mul(self._gradient, share, out=row)
                 self._gradient.zero_()
+        self._own_loss = float(numbers[: self._each].sum())
         told = self._ranks.stacked(numbers)
         for row in self._ranks.stacked(self._gradients).flatten(0, 1):
             self._gradient.add_(row)
-        self._wish.hear(bool(told[:, -1].any()))
-        return float(sum(told[:, :-1].flatten().tolist()))
+        for wish, each in zip(self._wishes, told[:, self._each :].T, strict=True):
+            wish.hear(bool(each.any()))
+        return float(sum(told[:, : self._each].flatten().tolist()))
 
 
-def shared_steps(*given: Any, ranks: Ranks, wish: Wish, shards: int) -> SharedSteps:
+def shared_steps(*given: Any, ranks: Ranks, wishes: Sequence[Wish], shards: int) -> SharedSteps:
     """Steps in shards, or in buckets where there are 0; the rest is what `Steps` is made of."""
     if shards:
-        return ShardSteps(*given, ranks=ranks, wish=wish, shards=shards)
-    return BucketSteps(*given, ranks=ranks, wish=wish)
+        return ShardSteps(*given, ranks=ranks, wishes=wishes, shards=shards)
+    return BucketSteps(*given, ranks=ranks, wishes=wishes)
 
 
 def bounds(count: int, parts: int) -> list[int]:
