@@ -195,7 +195,7 @@ def _work(line: Connection) -> None:
         try:
             pairs: PairSource = pickle.loads(copy)
         except Exception as error:
-            line.send((None, _portable(error)))
+            line.send((None, portable(error)))
             return
         threading.Thread(target=_listen, args=(line, asked), daemon=True).start()
         while True:
@@ -216,10 +216,10 @@ def _cut(pairs: PairSource, part: Indices, epoch: int) -> Any:
     try:
         return tuple(pictures.numpy() for pictures in pairs.batch(part, epoch))
     except Exception as error:
-        return _portable(error)
+        return portable(error)
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """An error that arrives at the other end as it is, or else its words."""
     try:
         pickle.loads(pickle.dumps(error))

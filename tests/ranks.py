@@ -194,7 +194,7 @@ class Hopeless(objectives.Noise2Noise):
         return objectives.Noise2Noise().describe()
 
 
-def source_of(kind: str, length: int, dtype: torch.dtype) -> PairSource:
+def source_of(kind: str, length: int) -> PairSource:
     """Pairs to learn from, by name."""
     numbers = np.random.default_rng(3)
     if kind == "tensors":
@@ -227,7 +227,7 @@ def trained(
     rank = int(os.environ.get("RANK", "0"))
     model = models.small_unet(seed=0) if network == "unet" else models.autoencoder((8, 12), seed=0)
     model.to(dtype).to(device)
-    source = Noting(source_of(kind, length + (rank == other_data_on), dtype))
+    source = Noting(source_of(kind, length + (rank == other_data_on)))
     objective = Hopeless() if rank == nan_on else objectives.Noise2Noise()
     if kind == "singles":
         objective = objectives.Neighbor2Neighbor()  # type: ignore[assignment]

@@ -67,7 +67,7 @@ MAY_IMPORT = {
     "ee559": PUBLIC,
     "benchmark": PUBLIC,
     "demo": PUBLIC,
-    "cli": PUBLIC | {"ee559", "benchmark", "demo", "launch"},
+    "cli": PUBLIC | {"ee559", "batches", "benchmark", "demo", "launch"},
     "__main__": {"cli"},
 }
 MAY_PRINT = {"cli"}

@@ -19,6 +19,7 @@ from terminal import listing, picture
 from torch.distributed import TCPStore
 
 from pydenoise.atomic import new_file, part_files
+from pydenoise.batches import portable
 from pydenoise.checkpoint import CheckpointError, WeightsError
 from pydenoise.cli import main, work, workers
 from pydenoise.cli.console import each_for_itself, explained
@@ -202,7 +203,7 @@ def test_an_error_that_cannot_travel_goes_as_words() -> None:
 
 def sent(error: Exception) -> Exception:
     receiver, sender = CONTEXT.Pipe(duplex=False)
-    sender.send(workers._travelling(error))
+    sender.send(portable(error))
     came: Exception = receiver.recv()
     return came
 

@@ -127,7 +127,7 @@ class Watched(Ranks):
 
 
 def steps_of(model: nn.Module, ranks: Ranks | None, objective: Any) -> Steps:
-    pairs = team.source_of("crops", 24, torch.float32)
+    pairs = team.source_of("crops", 24)
     given = model, pairs, objective, optim.SGD(model, 0.01), 8, 0
     average = Average(model.flatten().data, 0.0)
     if ranks is None:
@@ -320,5 +320,5 @@ def test_one_process_pays_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.distributed, "init_process_group", refuse)
     monkeypatch.setattr("pydenoise.distributed._steps.SharedSteps.__init__", refuse)
     model = models.autoencoder((4,), seed=0)
-    pairs = team.source_of("crops", 8, torch.float32)
+    pairs = team.source_of("crops", 8)
     train(model, pairs, epochs=1, batch_size=4, optimizer=optim.SGD(model, 0.01))

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from pydenoise.atomic import new_file, part_files
 from pydenoise.checkpoint import _sealed
@@ -26,9 +26,6 @@ from pydenoise.checkpoint._one import (
     record_of,
     serialized,
 )
-
-if TYPE_CHECKING:
-    pass
 
 _KEPT = 2
 _LOCK = ".lock"

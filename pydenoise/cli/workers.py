@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import pickle
 import signal
 import traceback
 from collections import deque
@@ -14,6 +13,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
+from pydenoise.batches import portable
 from pydenoise.cli.console import Failures, say, unsaid
 from pydenoise.cli.methods import chosen
 from pydenoise.cli.plan import Job
@@ -213,19 +213,10 @@ def _outcome(job: Job, task: Task) -> _Outcome:
             method = _method_of(task.wishes)
             done = perform(job, method, task.reading, _unwatched, overwrite=task.overwrite)
         except Exception as error:
-            return _Outcome(_travelling(error), lines)
+            error.add_note(f"in a worker:\n{traceback.format_exc()}")
+            return _Outcome(portable(error), lines)
     return _Outcome(done, lines)
 
 
 def _unwatched(record: Mapping[str, Any]) -> None:
     pass
-
-
-def _travelling(error: Exception) -> Exception:
-    """An error as another process can raise it, with a note of where it arose."""
-    error.add_note(f"in a worker:\n{traceback.format_exc()}")
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
