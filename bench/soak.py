@@ -29,6 +29,8 @@ class Promise(NamedTuple):
     name: str
     words: str
     command: tuple[str, ...]
+    keeps: bool = False
+    """Whether it goes on where it was stopped; `--again` has it begin anew."""
 
 
 PROMISES = (
@@ -42,11 +44,12 @@ PROMISES = (
         "ranks",
         "kill -9 of one of the processes that train together",
         ("tests/rank_kills.py", "100"),
+        keeps=True,
     ),
     Promise("damage", "damaged files of every kind", ("tests/damage.py", "5000")),
     Promise("hostile", "strange arguments to the binding", ("tests/hostile.py", "100000")),
     Promise("sanitizers", "ASan, UBSan, TSan", ("tests/sanitize.py",)),
-    Promise("mutants", "slips put in on purpose, and noticed", ("tests/mutants.py",)),
+    Promise("mutants", "slips put in on purpose, and noticed", ("tests/mutants.py",), keeps=True),
 )
 
 
@@ -57,13 +60,17 @@ def commit() -> str | None:
     return None if changed.stdout.strip() else readme.commit()
 
 
-def tried(promise: Promise) -> dict[str, Any]:
+def tried(promise: Promise, again: bool) -> dict[str, Any]:
     """Run a command; its verdict, what it said last, and how long it took."""
     began = time.monotonic()
+    anew = ["--again"] if again and promise.keeps else []
     done = subprocess.run(
-        [sys.executable, *promise.command], cwd=readme.ROOT, stdout=subprocess.PIPE, text=True,
+        [sys.executable, *promise.command, *anew],
+        cwd=readme.ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     print(done.stdout, flush=True)
     return {
         "is_kept": done.returncode == 0,
@@ -115,7 +122,7 @@ def main() -> int:
         if not options.again and kept.get("is_kept") and kept["commit"] == commit():
             continue
         print(f"--- {promise.words}", flush=True)
-        results[promise.name] = tried(promise)
+        results[promise.name] = tried(promise, options.again)
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     readme.fill("soak", told(results))

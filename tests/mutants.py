@@ -13,8 +13,6 @@ stopped goes on; --again tries all anew.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import shutil
@@ -26,11 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import slips_files
+from kept import ROOT, Kept
 from slips import ANY, CONVOLUTIONS, CUDA, ISAS, LAYERS, MUTANTS, ON_HOST, POINTWISE, Mutant
 
-ROOT = Path(__file__).resolve().parent.parent
 NOT_COPIED = (".*", "build", "*.egg-info", "__pycache__", "*.so", "results", "weights")
-KEPT = ROOT / "build" / "mutants.json"
 LONGEST_RUN_S = 600
 
 
@@ -155,26 +152,6 @@ def try_mutant(tree: Path, mutant: Mutant, isas: tuple[str, ...]) -> bool:
     return not survived
 
 
-class Verdicts:
-    """Which mutants were caught, kept in a file that counts for these sources alone."""
-
-    def __init__(self, again: bool) -> None:
-        sha = hashlib.sha256()
-        for folder in ("csrc", "pydenoise", "tests"):
-            for path in sorted((ROOT / folder).rglob("*.*")):
-                if path.is_file() and path.suffix not in (".so", ".pyc"):
-                    sha.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
-        self._sources = sha.hexdigest()
-        kept = json.loads(KEPT.read_text()) if KEPT.is_file() and not again else {}
-        self.caught: dict[str, bool] = kept.get(self._sources, {})
-
-    def keep(self, name: str, is_caught: bool) -> None:
-        """Remember one."""
-        self.caught[name] = is_caught
-        KEPT.parent.mkdir(exist_ok=True)
-        KEPT.write_text(json.dumps({self._sources: self.caught}))
-
-
 def main(names: list[str]) -> int:
     again = "--again" in names
     names = [name for name in names if name != "--again"]
@@ -191,11 +168,11 @@ def main(names: list[str]) -> int:
         if failed:
             sys.exit(f"the unbroken kernels fail {', '.join(failed.values())}: nothing to show")
         print(f"unbroken   passes under {', '.join(isas)}", flush=True)
-        verdicts = Verdicts(again)
+        verdicts = Kept("mutants.json", again)
         for mutant in chosen:
-            if mutant.name not in verdicts.caught:
+            if mutant.name not in verdicts.found:
                 verdicts.keep(mutant.name, try_mutant(tree, mutant, (*isas, *ANY)))
-    missed = [mutant.name for mutant in chosen if not verdicts.caught[mutant.name]]
+    missed = [mutant.name for mutant in chosen if not verdicts.found[mutant.name]]
     for name in missed:
         print(f"missed: {name}")
     print(f"{len(chosen) - len(missed)} of {len(chosen)} mutants caught")

@@ -57,7 +57,7 @@ class Team:
 
     def __init__(self, size: int, job: Callable[..., Any], *given: Any) -> None:
         port = free_port()
-        self._began = time.monotonic()
+        self.began = time.monotonic()
         self._ends, self.processes = [], []
         for rank in range(size):
             receiver, sender = CONTEXT.Pipe(duplex=False)
@@ -73,7 +73,7 @@ class Team:
     def outcomes(self, seconds: float = SECONDS) -> list[Outcome]:
         """Wait for all, so long at most; whoever is still there is killed, with code -9."""
         return [
-            _outcome(process, end, self._began, seconds)
+            _outcome(process, end, self.began, seconds)
             for process, end in zip(self.processes, self._ends, strict=True)
         ]
 
