@@ -162,7 +162,8 @@ class Run:
         if self._terms.validation is not None:
             latest = self._averaged.exchange()
             try:
-                diary.measures = evaluate(self._terms.model, *self._terms.validation)
+                with self._terms.ranks.apart():
+                    diary.measures = evaluate(self._terms.model, *self._terms.validation)
             finally:
                 self._weights.copy_(latest)
             if math.isnan(diary.measures["psnr_global"]):

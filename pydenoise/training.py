@@ -182,7 +182,12 @@ def train(
     weights = model.flatten().data
     if validation is not None:
         validation = validation[0].to(weights.device), validation[1].to(weights.device)
-    objective = objective or Noise2Noise()
+    objective = Noise2Noise() if objective is None else objective
+    if not isinstance(objective, Objective):
+        raise TypeError(
+            f"train: the objective is a {type(objective).__name__}; give one of "
+            "pydenoise.objectives, or derive yours from objectives.Objective"
+        )
     ranks = ranks or Ranks()
     _check_ranks(ranks.size, shards, min(batch_size, len(pairs)))
     averaged = Average(weights, average)

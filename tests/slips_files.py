@@ -8,13 +8,14 @@ RUN, DIARY, STEPS = "pydenoise/run.py", "pydenoise/diary.py", "pydenoise/steps.p
 PAIRS, NEIGHBORS = "pydenoise/data/pairs.py", "pydenoise/objectives/neighbor2neighbor.py"
 PNG, PICTURE = "pydenoise/data/pictures/_png.py", "pydenoise/data/pictures/_picture.py"
 SIGNALS = "pydenoise/cli/signals.py"
-SHARED = "pydenoise/distributed/_steps.py"
+SHARED, RANKS = "pydenoise/distributed/_steps.py", "pydenoise/distributed/_ranks.py"
+WAITING = "pydenoise/distributed/_waiting.py"
 
 TESTS = tuple(
     f"tests/test_{name}.py"
     for name in (
         *("atomic", "checkpoints", "checkpoint", "resume", "cli_resume", "pairs"),
-        *("pictures_damage", "payloads", "neighbor2neighbor", "distributed"),
+        *("pictures_damage", "payloads", "neighbor2neighbor", "distributed", "waiting"),
     )
 )
 
@@ -74,6 +75,9 @@ SLIPS = [
      "wish.hear(wish.own())"),
     ("other data on a rank not seen", "pydenoise/configuration.py",
      "        if differing:\n            raise", "        if False:\n            raise"),
+    ("ranks that work long not waited for", RANKS, "            meeting.wait()\n",
+     "            pass\n"),
+    ("no sign of life given", WAITING, 'self._board.add(f"beat/{self._rank}", 1)', "pass"),
     ("nothing kept when a rank is lost", RUN, "and self._step > self._saved_step:", "and False:"),
     ("code in a course file run", PAIRS, "weights_only=True", "weights_only=False"),
     ("PNG's checks not compared", PNG,

@@ -355,15 +355,15 @@ def test_works_with_gradients_switched_off(model: nn.Sequential) -> None:
         ({"optimizer": Watched(nn.Sequential(nn.Conv2d(1, 1, 1)), math.inf)}, "lr must be .* inf"),
         ({"time_limit": 0.0}, "time_limit must be positive and finite, got 0.0"),
         ({"pairs": Scenes(length=0)}, "the source of pairs is empty"),
+        ({"objective": "l1"}, "the objective is a str; give one of pydenoise.objectives, or"),
     ],
 )
 def test_bad_arguments_are_named(
     model: nn.Sequential, change: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     arguments: dict[str, Any] = {"epochs": 1, "pairs": Scenes(), "log": tmp_path / "log"}
-    arguments["optimizer"] = optim.SGD(model, 0.1)
-    with pytest.raises(ValueError, match=message):
-        train(model, **arguments | change)
+    with pytest.raises((TypeError, ValueError), match=message):
+        train(model, **{"optimizer": optim.SGD(model, 0.1)} | arguments | change)
     assert not (tmp_path / "log").exists()
 
 

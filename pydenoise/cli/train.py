@@ -240,9 +240,7 @@ def train(
         def is_lazy(folder: Path) -> bool:
             if lazy is not None:
                 return lazy
-            is_large = sources.is_large(folder)
-            ranks.assemble()
-            return bool(ranks.told(lambda: is_large))
+            return bool(ranks.told(lambda: sources.is_large(folder)))
 
         if data is None:
             material = sources.captures(pairs, burst, stack or [], value_range, cut)

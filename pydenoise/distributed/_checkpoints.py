@@ -31,12 +31,11 @@ class SharedCheckpoints(Checkpoints):
         return path
 
     def newest(self, *, ends_epoch: bool = False, before: int | None = None) -> Checkpoint | None:
-        content = b""
-        if self._ranks.is_first:
+        def content() -> bytes:
             found = self._own.newest(ends_epoch=ends_epoch, before=before)
-            content = b"" if found is None else found.to_bytes()
-        self._ranks.assemble()  # to read it may have taken its time
-        told = self._ranks.told_bytes(lambda: content)
+            return b"" if found is None else found.to_bytes()
+
+        told = self._ranks.told_bytes(content)
         return Checkpoint.from_bytes(told) if told else None
 
     def refuse_filled(self) -> None:

@@ -7,11 +7,9 @@ gradients; nothing is pickled.
 from __future__ import annotations
 
 import json
-import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, NoReturn, Protocol
 from weakref import WeakSet
@@ -22,10 +20,12 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from pydenoise.distributed._waiting import Meeting, until, within
 from pydenoise.launch import Launched, launched
 
 PATIENCE = 30.0
-"""Seconds after which a rank that does not answer within a step is taken for lost."""
+"""Seconds after which a rank that does not answer within a step, or gives no sign of life while all
+work apart, is taken for lost."""
 
 ASSEMBLY = 1800.0
 """Seconds that ranks wait for each other before the first step, while pictures are read."""
@@ -86,6 +86,12 @@ class Ranks:
     def assemble(self) -> None:
         """Wait for all, long."""
 
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Scope of work that may take one rank longer than the others; they wait behind it, as
+        long as it gives signs of life."""
+        yield
+
     def told_bytes(self, find: Callable[[], bytes]) -> bytes:
         """What the first rank finds, on all.
 
@@ -131,6 +137,7 @@ class Group(Ranks):
         self.has_begun = told.restarts > 0 and self._of_launch.check(["begun"])
         self._under_way: WeakSet[_Watched] = WeakSet()
         self._gone: list[int] = []
+        self._meetings = 0
 
     def meet(self, device: torch.device, patience: timedelta) -> None:
         """Connect with the others, for a model on a device."""
@@ -150,14 +157,26 @@ class Group(Ranks):
         with self._talking():
             dist.monitored_barrier(self._words, timedelta(seconds=ASSEMBLY))
 
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        self._meetings += 1
+        name = f"meeting/{self._meetings}"
+        meeting = Meeting(self._store, self.rank, self.size, name, PATIENCE)
+        with meeting.beating():
+            yield
+        with self._talking():
+            meeting.wait()
+        self.summed([0.0])  # nobody looks at the store any more, which the first may take with it
+
     def told_bytes(self, find: Callable[[], bytes]) -> bytes:
         error: Exception | None = None
         answer = b""
-        if self.is_first:
-            try:
-                answer = b"+" + find()
-            except Exception as raised:
-                error, answer = raised, b"-" + str(raised).encode()
+        with self.apart():
+            if self.is_first:
+                try:
+                    answer = b"+" + find()
+                except Exception as raised:
+                    error, answer = raised, b"-" + str(raised).encode()
         with self._talking():
             length = torch.tensor([len(answer)])
             dist.broadcast(length, 0, group=self._words)
@@ -207,15 +226,15 @@ class Group(Ranks):
     def leave(self, error: BaseException) -> None:
         """Leave, with word for the others why; the first stays a moment, so that they hear it."""
         reason = " ".join(str(error).split())[:300]
-        _within(_FAREWELL, lambda: self._store.set(f"left/{self.rank}", reason))
-        _within(_FAREWELL, self._hang_up)
+        within(_FAREWELL, lambda: self._store.set(f"left/{self.rank}", reason))
+        within(_FAREWELL, self._hang_up)
         if self.is_first:
             others = [rank for rank in range(1, self.size) if rank not in self._gone]
 
             def have_heard() -> bool:
                 return all(self._is_told(rank, "heard", "left") for rank in others)
 
-            _within(_FAREWELL, lambda: _until(have_heard, _FAREWELL))
+            within(_FAREWELL, lambda: until(have_heard, _FAREWELL))
 
     def _is_told(self, rank: int, *words: str) -> bool:
         """Whether a rank has left one of these words in the store."""
@@ -246,13 +265,13 @@ class Group(Ranks):
     def _lost(self, error: RuntimeError) -> NoReturn:
         traceback.clear_frames(error.__traceback__)  # they hold what was under way
         self.is_connected = False
-        _within(_FAREWELL, self._hang_up)  # at once, so that the others call the roll with us
+        within(_FAREWELL, self._hang_up)  # at once, so that the others call the roll with us
         raise RanksLost(self._missing(" ".join(str(error).split())[:200])) from error
 
     def _missing(self, reason: str) -> str:
         """Who does not answer any more, in words; the reason given where all do."""
         answers: list[str] = []
-        _within(4 * _ROLL_CALL, lambda: self._call_the_roll(answers, reason))
+        within(4 * _ROLL_CALL, lambda: self._call_the_roll(answers, reason))
         # what all are asked through lies with the first rank, or on its host
         return answers[0] if answers else "rank 0 was killed or cannot be reached"
 
@@ -265,7 +284,7 @@ class Group(Ranks):
             return all(is_there(rank, "here", "left") for rank in others)
 
         self._store.set(f"here/{self.rank}", "")
-        _until(are_known, _ROLL_CALL)
+        until(are_known, _ROLL_CALL)
         self._gone = [rank for rank in others if not is_there(rank, "here")]
         said = [
             f"rank {rank} ended: {self._store.get(f'left/{rank}').decode()}"
@@ -275,25 +294,6 @@ class Group(Ranks):
         ]
         answers.append(", ".join(said) or f"the connection between the ranks broke ({reason})")
         self._store.set(f"heard/{self.rank}", "")
-
-
-def _within(seconds: float, act: Callable[[], object]) -> None:
-    """Act, and wait so long at most: what is lost may never answer, nor let go."""
-
-    def quietly() -> None:
-        with suppress(Exception):
-            act()
-
-    acting = threading.Thread(target=quietly, daemon=True)
-    acting.start()
-    acting.join(seconds)
-
-
-def _until(is_so: Callable[[], bool], seconds: float) -> None:
-    """Return when it is so, or the time is over."""
-    end = time.monotonic() + seconds
-    while not is_so() and time.monotonic() < end:
-        time.sleep(0.05)
 
 
 class _Watched:
