@@ -27,7 +27,7 @@ help:
 	@echo "make bench-scaling measure over batch, picture side and threads; goes on where it stopped"
 	@echo "make bench-distributed  measure and reckon training on several processes"
 	@echo "make mutants       break the kernels on purpose and see the tests notice"
-	@echo "make sanitize      the kernels under the compiler's sanitizers"
+	@echo "make sanitize      the kernels under the compiler's sanitizers, and fed by libFuzzer"
 	@echo "make soak          all long tests (hours); goes on where it stopped, fills the README's table"
 	@echo "make lint          all checks of form; make format mends what it can"
 	@echo "make clean         remove .venv and everything built"
@@ -53,10 +53,10 @@ bench-distributed: $(VENV)/.installed
 mutants: $(VENV)/.installed $(VENV)/.tools
 	$(BIN)/python tests/mutants.py $(ARGS)
 
-sanitize: $(VENV)/.installed $(VENV)/.tools
+sanitize: $(VENV)/.installed $(VENV)/.tools $(VENV)/.fuzzer
 	$(BIN)/python tests/sanitize.py $(ARGS)
 
-soak: $(VENV)/.installed $(VENV)/.tools
+soak: $(VENV)/.installed $(VENV)/.tools $(VENV)/.fuzzer
 	$(BIN)/python bench/soak.py $(ARGS)
 
 # The one list of lint commands: pre-commit and .ci/run call these targets.
@@ -103,6 +103,10 @@ $(VENV)/.installed: $(VENV)/.python setup.py pyproject.toml constraints.txt $(SO
 
 $(VENV)/.tools: $(VENV)/.python pyproject.toml
 	$(BIN)/python -m pip install -q $(call required,['project']['optional-dependencies']['dev'])
+	@touch $@
+
+$(VENV)/.fuzzer: $(VENV)/.python pyproject.toml
+	$(BIN)/python -m pip install -q $(call required,['project']['optional-dependencies']['fuzz'])
 	@touch $@
 
 clean:

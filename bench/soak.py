@@ -48,7 +48,7 @@ PROMISES = (
     ),
     Promise("damage", "damaged files of every kind", ("tests/damage.py", "5000")),
     Promise("hostile", "strange arguments to the binding", ("tests/hostile.py", "100000")),
-    Promise("sanitizers", "ASan, UBSan, TSan", ("tests/sanitize.py",)),
+    Promise("sanitizers", "ASan, UBSan, TSan; libFuzzer on the kernels", ("tests/sanitize.py",)),
     Promise("mutants", "slips put in on purpose, and noticed", ("tests/mutants.py",), keeps=True),
 )
 

@@ -1,9 +1,12 @@
 """The kernels under the compiler's sanitizers; each finds a fault that is put in on purpose.
 
-    python tests/sanitize.py [native] [threads] [python] [--cases COUNT]
+    python tests/sanitize.py [native] [threads] [fuzz] [python] [--cases COUNT]
 
 native: tests/native/harness.cpp with ASan and UBSan, every instruction set of the machine.
 threads: the same with TSan, several threads below several callers.
+fuzz: the same with ASan, on ten times as many inputs that libFuzzer makes of those which took new
+ways through the code; they are kept in build/corpus. Wants a clang and a libFuzzer, those of the
+packages ziglang and atheris (the extra `fuzz`); not run without them.
 python: the extension with ASan and UBSan, under the tests of the kernels.
 
 Works in a copy of the tree in a temporary folder; wants g++ with its sanitizers.
@@ -12,7 +15,10 @@ Works in a copy of the tree in a temporary folder; wants g++ with its sanitizers
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
+import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -36,6 +42,10 @@ SOURCES = [
 FLAGS = ["-std=c++17", "-O1", "-g", "-ffp-contract=off", "-fno-omit-frame-pointer", "-pthread"]
 MEMORY = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 RACES = ["-fsanitize=thread"]
+WAYS = ["-fno-sanitize=all", "-Xclang", "-fsanitize=address"]
+WAYS += ["-fsanitize-coverage=inline-8bit-counters,pc-table,trace-cmp"]
+CORPUS = ROOT / "build" / "corpus"
+LONGEST_INPUT = 200  # bytes, as many as the harness makes by itself
 SURROUNDINGS = {
     "ASAN_OPTIONS": "detect_leaks=0:alloc_dealloc_mismatch=0:abort_on_error=1",
     "UBSAN_OPTIONS": "print_stacktrace=1",
@@ -59,20 +69,28 @@ def run(command: Sequence[str | Path], **surroundings: str) -> subprocess.Comple
     )
 
 
-def compiled(folder: Path, flags: list[str], control: str) -> tuple[Path, Path]:
+def compiled(
+    folder: Path,
+    flags: list[str],
+    control: str,
+    *,
+    compiler: Sequence[str] = ("g++",),
+    macros: Sequence[str] = (),
+    libraries: Sequence[str | Path] = (),
+) -> tuple[Path, Path]:
     """The harness, and the harness with a fault."""
 
     def compile_one(source: Path, name: str, *more: str) -> Path:
         target = folder / f"{name}.o"
-        command = ["g++", *FLAGS, *flags, *more, f"-I{ROOT / 'csrc'}", "-c", source, "-o", target]
-        done = run(command)
+        options = [*FLAGS, *flags, *macros, *more, f"-I{ROOT / 'csrc'}"]
+        done = run([*compiler, *options, "-c", source, "-o", target])
         if done.returncode != 0:
             raise Failed(f"{source.name} does not compile:\n{done.stderr[-3000:]}")
         return target
 
     def link(harness: Path, kernels: list[Path]) -> Path:
         program = harness.with_suffix("")
-        done = run(["g++", *FLAGS, *flags, harness, *kernels, "-o", program])
+        done = run([*compiler, *FLAGS, *flags, harness, *kernels, *libraries, "-o", program])
         if done.returncode != 0:
             raise Failed(f"the harness does not link:\n{done.stderr[-3000:]}")
         return program
@@ -91,7 +109,9 @@ def expect(done: subprocess.CompletedProcess[str], report: str | None) -> str:
         raise Failed(said[-5000:])
     if report is not None and (done.returncode == 0 or report not in said):
         raise Failed(f"the fault put in was not reported:\n{said[-3000:]}")
-    return done.stdout.strip().splitlines()[-1] if report is None else f"control: {report}"
+    if report is not None:
+        return f"control: {report}"
+    return (done.stdout.strip().splitlines() or [""])[-1]
 
 
 def native(folder: Path, cases: int) -> list[str]:
@@ -110,6 +130,35 @@ def threads(folder: Path, cases: int) -> list[str]:
         done = run([right, str(max(1, cases // 100)), "1", "3", "2"], PYDENOISE_ISA=isa)
         found.append(f"{isa}: {expect(done, None)}")
     return found
+
+
+def fuzz(folder: Path, cases: int) -> list[str]:
+    engine = importlib.util.find_spec("asan_with_fuzzer")  # lies beside atheris
+    if importlib.util.find_spec("ziglang") is None or engine is None or engine.origin is None:
+        return ["libFuzzer not run: pip install the extra fuzz"]
+    library = Path(engine.origin)
+    right, wrong = compiled(
+        folder,
+        WAYS,
+        "PYDENOISE_SHORT",
+        compiler=(sys.executable, "-m", "ziglang", "c++"),
+        macros=["-DPYDENOISE_LIBFUZZER"],
+        libraries=[library, f"-Wl,-rpath,{library.parent}"],
+    )
+    CORPUS.mkdir(parents=True, exist_ok=True)
+    seeds, numbers = folder / "seeds", random.Random(0)
+    seeds.mkdir()
+    for index in range(100):
+        (seeds / str(index)).write_bytes(numbers.randbytes(LONGEST_INPUT))
+    limits = [f"-runs={10 * cases}", f"-max_len={LONGEST_INPUT}", "-len_control=0"]
+    done = run([wrong, *limits, f"-artifact_prefix={folder}/", seeds])
+    found = [expect(done, "heap-buffer-overflow")]
+    done = run([right, *limits, f"-artifact_prefix={CORPUS}-", CORPUS, seeds])
+    expect(done, None)
+    ran = re.search(r"Done (\d+) runs", done.stderr)
+    if ran is None:
+        raise Failed(done.stderr[-3000:])
+    return [*found, f"{ran[1]} inputs of libFuzzer, {len(list(CORPUS.iterdir()))} in the corpus"]
 
 
 def python(folder: Path, cases: int) -> list[str]:
@@ -170,7 +219,7 @@ def python(folder: Path, cases: int) -> list[str]:
     return [expect(done, "heap-buffer-overflow"), *found]
 
 
-PARTS = {"native": native, "threads": threads, "python": python}
+PARTS = {"native": native, "threads": threads, "fuzz": fuzz, "python": python}
 
 
 def main() -> int:

@@ -4,7 +4,7 @@
 //   harness COUNT SEED THREADS CALLERS    random bytes; so many threads below each call, and so
 //   many
 //                                         callers at once
-//   -DPYDENOISE_LIBFUZZER                 without main, for clang++ -fsanitize=fuzzer
+//   -DPYDENOISE_LIBFUZZER                 bytes from libFuzzer, and its options
 //   -DPYDENOISE_SHORT, -DPYDENOISE_RACE   controls: a destination that is too short, tasks run
 //   twice
 //
@@ -340,7 +340,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   return 0;
 }
 
-#ifndef PYDENOISE_LIBFUZZER
+#ifdef PYDENOISE_LIBFUZZER
+extern "C" int LLVMFuzzerRunDriver(int*, char***, int (*)(const uint8_t*, size_t));
+
+int main(int count_of_words, char** words) {
+  return LLVMFuzzerRunDriver(&count_of_words, &words, LLVMFuzzerTestOneInput);
+}
+#else
 int main(int count_of_words, char** words) {
   const auto number = [&](int place, int64_t otherwise) {
     return place < count_of_words ? std::atoll(words[place]) : otherwise;
