@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import oracle
 import pytest
+import test_resume as resuming
 import torch
 from cases import operands
 from convolutions import BY_OP, cases_of
+from scenes import Scenes
 from torch import Tensor
 
 import pydenoise
@@ -170,6 +174,17 @@ def test_tf32_keeps_three_digits() -> None:
             z = ops.conv2d(o.input.cuda(), o.weight.cuda(), bias, *case.arguments)
         if z.numel():
             assert (z.cpu().double() - values).abs().max() <= 1e-3 * values.abs().max(), case
+
+
+@pytest.mark.parametrize("is_resident", [True, False])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path, is_resident: bool) -> None:
+    levels = torch.randint(256, (2, 36, 3, 8, 8), dtype=torch.uint8)
+    pairs = TensorPairs(*levels) if is_resident else Scenes(36)
+    terms: dict[str, Any] = {"pairs": pairs, "device": "cuda"}
+    whole, _ = resuming.run(tmp_path / "whole", resume=False, **terms)
+    again, _, stops = resuming.in_pieces(tmp_path / "pieces", stop_at=4, **terms)
+    assert stops >= 2
+    assert torch.equal(whole.flatten().data, again.flatten().data)
 
 
 def test_a_stream_of_ones_own() -> None:

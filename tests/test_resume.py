@@ -62,11 +62,12 @@ def run(
     resume: bool = True,
     optimizer: Callable[[nn.Module], optim.Optimizer] = adam,
     dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
     **terms: Any,
 ) -> tuple[nn.Module, TrainingResult]:
     """Three epochs of five steps; the log and the checkpoints are in the folder."""
     folder.mkdir(exist_ok=True)
-    model = models.autoencoder((4, 8), seed=0).to(dtype)
+    model = models.autoencoder((4, 8), seed=0).to(dtype).to(device)
     given: dict[str, Any] = {
         "epochs": 3,
         "batch_size": 8,
