@@ -67,8 +67,8 @@ def denoise(
     Returns
     -------
     like `picture`
-        New, of the same kind, shape, dtype and device, in the same numbers. Alpha, NaN and infinity
-        stay as they are.
+        New, of the same kind, shape, dtype and device, in the same numbers. Alpha, NaN, infinity
+        and hot pixels stay as they are.
 
     Raises
     ------

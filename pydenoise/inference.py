@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pydenoise import metrics, tiles
 from pydenoise.data import Picture, to_array, to_tensor
-from pydenoise.data.gaps import filled, valid_pixels
+from pydenoise.data.gaps import filled, warn_of_strays
 from pydenoise.data.levels import levels
 from pydenoise.meter import Meter, Progress
 from pydenoise.nn import Module, no_backward
@@ -214,7 +214,10 @@ def denoise_pages(
     """
     terms: dict[str, Any] = {"value_range": value_range, "strength": strength}
     check_pages(model, picture, **terms, max_bytes=max_bytes)
-    meter = Meter(picture.samples[..., : picture.colours].size, progress)
+    colours = picture.samples[..., : picture.colours]
+    if strength:
+        warn_of_strays(colours, picture.valid)
+    meter = Meter(colours.size, progress)
     return map_pages(
         partial(denoise, model, max_bytes=max_bytes, meter=meter),
         picture,
@@ -274,8 +277,8 @@ def map_pages(
     -------
     Picture
         New, of the same dtype. Whole numbers are rounded, and clipped to the range of the dtype;
-        floating point is neither. Pixels that hold NaN or infinity stay as they are, and are
-        filled from the nearest others while `run` looks at them.
+        floating point is neither. Pixels that are not `picture.valid`, NaN or hot ones say, stay
+        as they are, and are filled from the nearest others while `run` looks at them.
 
     Raises
     ------
@@ -287,9 +290,9 @@ def map_pages(
     """
     check_terms(picture, value_range, strength)
     output = picture.samples.copy()
-    for before, page in zip(picture.samples, output, strict=True) if strength else ():
-        noisy, colours = (each[:, :, : picture.colours] for each in (before, page))
-        valid = valid_pixels(noisy)
+    for number, page in enumerate(output) if strength else ():
+        noisy, colours = (each[:, :, : picture.colours] for each in (picture.samples[number], page))
+        valid = None if picture.valid is None else picture.valid[number]
         noisy = filled(noisy, valid)
         for rows in bands(page.shape[:2]) if bands else [Cut.whole(len(page))]:
             part = to_tensor(noisy[rows.read], value_range)

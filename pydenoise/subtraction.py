@@ -6,11 +6,11 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pydenoise.data import Picture
+from pydenoise.data.gaps import warn_of_strays
 from pydenoise.data.levels import levels
 from pydenoise.inference import apply, check_terms, map_pages
 from pydenoise.meter import Meter, Progress
@@ -34,7 +34,7 @@ def scale(
     Warns
     -----
     UserWarning
-        When that is because of the picture.
+        When that is because of the picture; when some of its pixels are taken for hot or dead.
 
     Raises
     ------
@@ -44,6 +44,7 @@ def scale(
     check_terms(picture, value_range, strength)
     if not strength:
         return None
+    warn_of_strays(picture.samples[..., : picture.colours], picture.valid)
     found = value_range or percentiles(picture)
     if found is None:
         warnings.warn(
@@ -55,23 +56,24 @@ def scale(
 
 
 def percentiles(picture: Picture) -> tuple[float, float] | None:
-    """The 0.1 and 99.9 percentiles of a picture's finite colours, all pages together.
+    """The 0.1 and 99.9 percentiles of a picture's valid colours, all pages together.
 
     Returns
     -------
     (float, float) or None
         The smallest and the largest number where the two percentiles are the same; None where
-        these are, too, or nothing is finite.
+        these are, too, or nothing is valid.
 
     Notes
     -----
     Of more than 8 million pixels an even sample is looked at.
     """
     colours = picture.samples[..., : picture.colours]
+    if picture.valid is not None:
+        colours = colours[picture.valid]
     bounds = levels([colours], _SAMPLED)
     if bounds is not None and bounds[0] == bounds[1]:
-        finite = colours[np.isfinite(colours)]
-        bounds = float(finite.min()), float(finite.max())
+        bounds = float(colours.min()), float(colours.max())
     return bounds if bounds is not None and bounds[0] < bounds[1] else None
 
 

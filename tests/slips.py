@@ -129,7 +129,7 @@ MUTANTS = [
            "std::fill(to + c * plane, to + c * plane + begin, T(0));", ""),
     Mutant("rows copied however far the taps are apart", SOURCE,
            "first <= kMostWaste * patches && rows_size(d, 2) - first <= patches;",
-           "return rows_size(d, 2) > 0;"),
+           "rows_size(d, 2) > 0;"),
     Mutant("planes copied however far the taps are apart", FEW,
            "Source<T>::planes_size(d, 1) <= kMostWaste * Source<T>::buffer_size(d, 1);",
            "kMostWaste > 0;"),
