@@ -23,7 +23,7 @@ from torch.distributed.rendezvous import rendezvous
 from pydenoise.distributed._waiting import Meeting, until, within
 from pydenoise.launch import Launched, launched
 
-PATIENCE = 30.0
+PATIENCE = 25.0
 """Seconds after which a rank that does not answer within a step, or gives no sign of life while all
 work apart, is taken for lost."""
 
