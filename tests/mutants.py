@@ -27,7 +27,7 @@ import slips_files
 from kept import ROOT, Kept
 from slips import ANY, CONVOLUTIONS, CUDA, ISAS, LAYERS, MUTANTS, ON_HOST, POINTWISE, Mutant
 
-NOT_COPIED = (".*", "build", "*.egg-info", "__pycache__", "*.so", "results", "weights")
+NOT_COPIED = (".*", "build", "*.egg-info", "__pycache__", "*.so", "results")
 LONGEST_RUN_S = 600
 
 
