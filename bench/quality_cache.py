@@ -19,7 +19,7 @@ from pydenoise import comparison
 from pydenoise.atomic import new_file
 
 PACKAGE = readme.ROOT / "pydenoise"
-_SUBTRACTION = ("subtraction.py", "data/levels.py", "inference.py")
+_SUBTRACTION = ("subtraction.py", "data/levels.py", "data/gaps.py", "inference.py")
 BUILTIN = (
     "builtin.py",
     "weights/gray.safetensors",

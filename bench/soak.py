@@ -73,6 +73,7 @@ def tried(promise: Promise, again: bool) -> dict[str, Any]:
     )
     print(done.stdout, flush=True)
     return {
+        "words": promise.words,
         "is_kept": done.returncode == 0,
         "said": done.stdout.strip().splitlines()[-FIGURE_LINES:],
         "minutes": (time.monotonic() - began) / 60,
@@ -87,7 +88,7 @@ def told(results: dict[str, dict[str, Any]]) -> str:
     for promise in PROMISES:
         found = results.get(promise.name)
         command = f"`python {' '.join(promise.command)}`"
-        if found is None:
+        if found is None or found["words"] != promise.words:
             rows.append([promise.words, command, "not run", "", ""])
             continue
         verdict = "; ".join(found["said"]) if found["is_kept"] else f"FAILED: {found['said'][-1:]}"

@@ -43,14 +43,14 @@ def denoise_pages(
     Returns
     -------
     Picture
-        New, with all else that the file said; alpha, NaN, infinity and hot pixels stay as they
-        are (`Picture.valid`). A picture of one value comes back as it is where no range is given.
+        New, with all else that the file said; alpha, NaN, infinity and what lies far outside the
+        range stay as they are. A picture of one value comes back as it is where no range is given.
 
     Warns
     -----
     UserWarning
-        When the picture has one value alone or none, and no range is given; when pixels are taken
-        for hot or dead.
+        When the picture has one value alone or none, and no range is given; when pixels are left
+        as they are for lying far outside the range.
 
     Raises
     ------

@@ -68,7 +68,7 @@ def denoise(
     -------
     like `picture`
         New, of the same kind, shape, dtype and device, in the same numbers. Alpha, NaN, infinity
-        and hot pixels stay as they are.
+        and what lies far outside the range stay as they are.
 
     Raises
     ------

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pydenoise import metrics, tiles
 from pydenoise.data import Picture, to_array, to_tensor
-from pydenoise.data.gaps import filled, warn_of_strays
+from pydenoise.data.gaps import filled, valid_pixels, warn_of_far_pixels
 from pydenoise.data.levels import levels
 from pydenoise.meter import Meter, Progress
 from pydenoise.nn import Module, no_backward
@@ -215,13 +215,14 @@ def denoise_pages(
     terms: dict[str, Any] = {"value_range": value_range, "strength": strength}
     check_pages(model, picture, **terms, max_bytes=max_bytes)
     colours = picture.samples[..., : picture.colours]
+    value_range = value_range or model.value_range
     if strength:
-        warn_of_strays(colours, picture.valid)
+        warn_of_far_pixels(colours, value_range)
     meter = Meter(colours.size, progress)
     return map_pages(
         partial(denoise, model, max_bytes=max_bytes, meter=meter),
         picture,
-        value_range=value_range or model.value_range,
+        value_range=value_range,
         strength=strength,
         bands=partial(tiles.bands, model),
     )
@@ -277,8 +278,8 @@ def map_pages(
     -------
     Picture
         New, of the same dtype. Whole numbers are rounded, and clipped to the range of the dtype;
-        floating point is neither. Pixels that are not `picture.valid`, NaN or hot ones say, stay
-        as they are, and are filled from the nearest others while `run` looks at them.
+        floating point is neither. Pixels that are not `valid_pixels` stay as they are, and are
+        filled from the nearest others while `run` looks at them.
 
     Raises
     ------
@@ -290,9 +291,9 @@ def map_pages(
     """
     check_terms(picture, value_range, strength)
     output = picture.samples.copy()
-    for number, page in enumerate(output) if strength else ():
-        noisy, colours = (each[:, :, : picture.colours] for each in (picture.samples[number], page))
-        valid = None if picture.valid is None else picture.valid[number]
+    for before, page in zip(picture.samples, output, strict=True) if strength else ():
+        noisy, colours = (each[:, :, : picture.colours] for each in (before, page))
+        valid = valid_pixels(noisy, value_range)
         noisy = filled(noisy, valid)
         for rows in bands(page.shape[:2]) if bands else [Cut.whole(len(page))]:
             part = to_tensor(noisy[rows.read], value_range)

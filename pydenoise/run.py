@@ -123,11 +123,16 @@ class Run:
             terms.optimizer.lr = self._base_lr
 
     def _epochs(self) -> None:
-        while self._step < self._plan.steps:
+        while self._epoch_start < self._plan.steps:
             if self._stop is not None and self._stop():
                 raise TrainingStopped(self._step, self._plan.steps)
-            self._take_steps()
-            self._end_epoch()
+            try:
+                self._take_steps()
+                self._end_epoch()
+            except RanksLost:  # the weights are those of the last whole step
+                if self._checkpoints is not None and self._step > self._saved_step:
+                    self._save(None)
+                raise
 
     def _take_steps(self) -> None:
         """Those of the epoch that are left."""
@@ -135,18 +140,13 @@ class Run:
         self._terms.objective.begin(self._epoch, self._plan.progress(self._epoch_start), taken)
         end = min(self._epoch_start + self._terms.steps_of_epoch, self._plan.steps)
         left = end - self._step
-        try:
-            steps = self._steps.epoch(self._epoch, self._step, taken, left, self._rate)
-            with closing(steps) as todo:
-                for done in todo:
-                    self._step += 1
-                    self._diary.step(self._step, done.lr, done.loss, done.pictures)
-                    if done.is_newest and self._step < end:
-                        self._pause()
-        except RanksLost:  # the weights are those of the last whole step
-            if self._checkpoints is not None and self._step > self._saved_step:
-                self._save(None)
-            raise
+        steps = self._steps.epoch(self._epoch, self._step, taken, left, self._rate)
+        with closing(steps) as todo:
+            for done in todo:
+                self._step += 1
+                self._diary.step(self._step, done.lr, done.loss, done.pictures)
+                if done.is_newest and self._step < end:
+                    self._pause()
 
     def _pause(self) -> None:
         """Between two steps of an epoch."""

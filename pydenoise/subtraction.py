@@ -6,11 +6,12 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pydenoise.data import Picture
-from pydenoise.data.gaps import warn_of_strays
+from pydenoise.data.gaps import warn_of_far_pixels, without_strays
 from pydenoise.data.levels import levels
 from pydenoise.inference import apply, check_terms, map_pages
 from pydenoise.meter import Meter, Progress
@@ -18,6 +19,7 @@ from pydenoise.nn import Module
 from pydenoise.tiles import bands, reflected
 
 _SAMPLED = 2**23
+_USUAL, _USUALLY_SAMPLED = (2.0, 98.0), 2**18
 
 
 def scale(
@@ -34,7 +36,8 @@ def scale(
     Warns
     -----
     UserWarning
-        When that is because of the picture; when some of its pixels are taken for hot or dead.
+        When that is because of the picture; when some pixels will be left as they are, being far
+        outside the range.
 
     Raises
     ------
@@ -44,7 +47,6 @@ def scale(
     check_terms(picture, value_range, strength)
     if not strength:
         return None
-    warn_of_strays(picture.samples[..., : picture.colours], picture.valid)
     found = value_range or percentiles(picture)
     if found is None:
         warnings.warn(
@@ -52,28 +54,36 @@ def scale(
             "kept as they came",
             stacklevel=3,
         )
+    else:
+        warn_of_far_pixels(picture.samples[..., : picture.colours], found)
     return found
 
 
 def percentiles(picture: Picture) -> tuple[float, float] | None:
-    """The 0.1 and 99.9 percentiles of a picture's valid colours, all pages together.
+    """The 0.1 and 99.9 percentiles of a picture's finite colours, all pages together.
 
     Returns
     -------
     (float, float) or None
         The smallest and the largest number where the two percentiles are the same; None where
-        these are, too, or nothing is valid.
+        these are, too, or nothing is finite.
 
     Notes
     -----
-    Of more than 8 million pixels an even sample is looked at.
+    Of more than 8 million pixels an even sample is looked at. Where the two are ten times as far
+    apart as the 2 and 98 percentiles, the hot pixels of a sensor are left out, as
+    `pydenoise.data.gaps.without_strays` knows them.
     """
     colours = picture.samples[..., : picture.colours]
-    if picture.valid is not None:
-        colours = colours[picture.valid]
     bounds = levels([colours], _SAMPLED)
+    usual = levels([colours], _USUALLY_SAMPLED, _USUAL)
+    if bounds and usual and 0 < 10 * (usual[1] - usual[0]) < bounds[1] - bounds[0]:
+        each = [levels([page], _USUALLY_SAMPLED, _USUAL) or usual for page in colours]
+        kept = [without_strays(*both) for both in zip(colours, each, strict=True)]
+        bounds = levels(kept, _SAMPLED)
     if bounds is not None and bounds[0] == bounds[1]:
-        bounds = float(colours.min()), float(colours.max())
+        finite = colours[np.isfinite(colours)]
+        bounds = float(finite.min()), float(finite.max())
     return bounds if bounds is not None and bounds[0] < bounds[1] else None
 
 

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from pydenoise import models, nn, optim
 from pydenoise.data import Picture, generator, to_tensor
-from pydenoise.data.gaps import filled
+from pydenoise.data.gaps import filled, valid_pixels
 from pydenoise.divergence import TrainingDiverged
 from pydenoise.meter import Progress
 from pydenoise.objectives import ZeroShot
@@ -116,14 +117,14 @@ def denoise_pages(
     Returns
     -------
     Picture
-        New, with all else that the file said; alpha, NaN, infinity and hot pixels stay as they
-        are (`Picture.valid`). A picture of one value comes back as it is where no range is given.
+        New, with all else that the file said; alpha, NaN, infinity and what lies far outside the
+        range stay as they are. A picture of one value comes back as it is where no range is given.
 
     Warns
     -----
     UserWarning
         When nothing could be learned: the picture has one value alone or none, and no range is
-        given. When pixels are taken for hot or dead.
+        given. When pixels are left as they are for lying far outside the range.
 
     Raises
     ------
@@ -204,11 +205,10 @@ def _crops(
     random = generator(seed, 0, 0, "crop")
     side = recipe.side or 0
     for _ in range(recipe.steps):
-        page = int(random.integers(pages))
+        page = picture.samples[random.integers(pages), :, :, : picture.colours]
         top = random.integers(max(1, height - side + 1))
         left = random.integers(max(1, width - side + 1))
-        place = page, slice(top, top + side), slice(left, left + side)
-        yield _example(picture, place, value_range)
+        yield _example(page[top : top + side, left : left + side], value_range)
 
 
 def _whole_pages(
@@ -217,19 +217,16 @@ def _whole_pages(
     example = None
     for step in range(recipe.steps):
         if example is None or picture.pages > 1:
-            place = step % picture.pages, slice(None), slice(None)
-            example = _example(picture, place, value_range)
+            page = picture.samples[step % picture.pages, :, :, : picture.colours]
+            example = _example(page, value_range)
         yield example
 
 
 def _example(
-    picture: Picture, place: tuple[int, slice, slice], value_range: tuple[float, float]
+    page: npt.NDArray[Any], value_range: tuple[float, float]
 ) -> tuple[Tensor, Tensor | None]:
     """What is learned from, of even size by reflection, and which pixels of it are valid."""
-    page = picture.samples[place][..., : picture.colours]
-    valid = None if picture.valid is None else picture.valid[place]
-    if valid is not None and valid.all():
-        valid = None
+    valid = valid_pixels(page, value_range)
     even = [(0, page.shape[0] % 2), (0, page.shape[1] % 2)]
     mode: Any = "reflect" if min(page.shape[:2]) > 1 else "edge"
     crop = to_tensor(np.pad(filled(page, valid), [*even, (0, 0)], mode), value_range)

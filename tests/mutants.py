@@ -136,9 +136,6 @@ def try_mutant(tree: Path, mutant: Mutant, isas: tuple[str, ...]) -> bool:
         print(f"NOT FOUND  {mutant.name}: {right.count(mutant.right)} times in {mutant.file}")
         return False
     here = tuple(isa for isa in isas if isa in mutant.isas)
-    if not here:
-        print(f"skipped    {mutant.name}: this processor has none of {', '.join(mutant.isas)}")
-        return True
     path.write_text(right.replace(mutant.right, mutant.wrong), encoding="utf-8")
     started = time.perf_counter()
     try:
@@ -176,9 +173,15 @@ def main(names: list[str]) -> int:
             sys.exit(f"the unbroken kernels fail {', '.join(failed.values())}: nothing to show")
         print(f"unbroken   passes under {', '.join(isas)}", flush=True)
         verdicts = Kept("mutants.json", again)
+        skipped: list[Mutant] = []
         for mutant in chosen:
-            if mutant.name not in verdicts.found:
+            here = set(mutant.isas) & {*isas, *ANY}
+            if not here:
+                print(f"skipped    {mutant.name}: here is none of {', '.join(mutant.isas)}")
+                skipped.append(mutant)
+            elif mutant.name not in verdicts.found:
                 verdicts.keep(mutant.name, try_mutant(tree, mutant, (*isas, *ANY)))
+    chosen = [mutant for mutant in chosen if mutant not in skipped]
     missed = [mutant.name for mutant in chosen if not verdicts.found[mutant.name]]
     for name in missed:
         print(f"missed: {name}")

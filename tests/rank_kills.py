@@ -1,13 +1,13 @@
 """Kill one of the processes that train together, at random moments, and go on with others.
 
-    python tests/rank_kills.py [COUNT] [--seed SEED] [--sabotage fast] [--again]
+    python tests/rank_kills.py [COUNT] [--seed SEED] [--sabotage fast] [--again] [--kept FILE]
 
 Two to four processes train; one is killed. The others have to end within a minute, each saying why,
 and the newest checkpoint has to be readable. The run is resumed by one to four processes until it
 gets to its end: then weights and log, but for the times, have to be those of one process that
 nobody killed. A sabotaged run adds gradients up in no fixed order, and has to be found out: then
-the exit status is 1, as for any fault. What was found is kept in build/rank_kills.json while the
-sources stay as they are, so that runs that were stopped go on.
+the exit status is 1, as for any fault. What was found is kept, in build/rank_kills.json or FILE,
+while the sources stay as they are, so that runs that were stopped go on.
 """
 
 from __future__ import annotations
@@ -46,11 +46,13 @@ def faults_of_kill(out: Path, dead: int, outcomes: list[ranks.Outcome]) -> list[
     found = []
     is_over = dead != 0 and outcomes[0].result and outcomes[0].result[0] == 0
     for rank, outcome in enumerate(outcomes):
-        if rank == dead or is_over:
+        if rank == dead:
             continue
         code, _, heard = outcome.result or (None, "", "")
         if outcome.code == -9:
             found.append(f"rank {rank} was still there after {outcome.seconds:.0f} s")
+        elif is_over:
+            continue
         elif code != 0 and not any(words in heard for words in SAID):
             found.append(f"rank {rank} ended with {code} when {dead} was killed: {heard}")
     try:
@@ -100,9 +102,9 @@ def killed_and_resumed(
         ranks.kill(team.processes[dead])
         at = time.monotonic()
         outcomes = team.outcomes(at - team.began + QUICKLY)
-        slowest = max(slowest, time.monotonic() - at)
         if was_alive and outcomes[dead].code == -9:
             kills += 1
+            slowest = max(slowest, time.monotonic() - at)
             found = faults_of_kill(out, dead, outcomes)
         elif {each.result and each.result[0] for each in outcomes} != {0}:
             found = [f"nobody was killed, it ended with {outcomes}"]
@@ -141,10 +143,11 @@ def main() -> int:
     parser.add_argument("count", nargs="?", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sabotage", choices=["fast"])
-    parser.add_argument("--again", action="store_true", help="take none of what was kept")
+    parser.add_argument("--again", action="store_true", help="forget what was kept")
+    parser.add_argument("--kept", type=Path, default=Path("rank_kills.json"))
     given = parser.parse_args()
     options = OPTIONS if given.sabotage else [*OPTIONS, "--deterministic"]
-    runs = kill_and_resume(given.count, given.seed, options, Kept("rank_kills.json", given.again))
+    runs = kill_and_resume(given.count, given.seed, options, Kept(given.kept, given.again))
     faults = [f"run {index}: {fault}" for index, run in enumerate(runs, 1) for fault in run.faults]
     slowest = max(run.slowest for run in runs)
     for fault in faults:

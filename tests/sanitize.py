@@ -6,7 +6,7 @@ native: tests/native/harness.cpp with ASan and UBSan, every instruction set of t
 threads: the same with TSan, several threads below several callers.
 fuzz: the same with ASan, on ten times as many inputs that libFuzzer makes of those which took new
 ways through the code; they are kept in build/corpus. Wants a clang and a libFuzzer, those of the
-packages ziglang and atheris (the extra `fuzz`); not run without them.
+packages ziglang and atheris (the extra `fuzz`).
 python: the extension with ASan and UBSan, under the tests of the kernels.
 
 Works in a copy of the tree in a temporary folder; wants g++ with its sanitizers.
@@ -46,6 +46,7 @@ WAYS = ["-fno-sanitize=all", "-Xclang", "-fsanitize=address"]
 WAYS += ["-fsanitize-coverage=inline-8bit-counters,pc-table,trace-cmp"]
 CORPUS = ROOT / "build" / "corpus"
 LONGEST_INPUT = 200  # bytes, as many as the harness makes by itself
+FEWEST_WAYS = 2000
 SURROUNDINGS = {
     "ASAN_OPTIONS": "detect_leaks=0:alloc_dealloc_mismatch=0:abort_on_error=1",
     "UBSAN_OPTIONS": "print_stacktrace=1",
@@ -135,7 +136,7 @@ def threads(folder: Path, cases: int) -> list[str]:
 def fuzz(folder: Path, cases: int) -> list[str]:
     engine = importlib.util.find_spec("asan_with_fuzzer")  # lies beside atheris
     if importlib.util.find_spec("ziglang") is None or engine is None or engine.origin is None:
-        return ["libFuzzer not run: pip install the extra fuzz"]
+        raise Failed("there is no libFuzzer: pip install the extra fuzz")
     library = Path(engine.origin)
     right, wrong = compiled(
         folder,
@@ -150,15 +151,16 @@ def fuzz(folder: Path, cases: int) -> list[str]:
     seeds.mkdir()
     for index in range(100):
         (seeds / str(index)).write_bytes(numbers.randbytes(LONGEST_INPUT))
-    limits = [f"-runs={10 * cases}", f"-max_len={LONGEST_INPUT}", "-len_control=0"]
+    known = len(list(CORPUS.iterdir())) + len(list(seeds.iterdir()))
+    limits = [f"-runs={known + 10 * cases}", f"-max_len={LONGEST_INPUT}", "-len_control=0"]
     done = run([wrong, *limits, f"-artifact_prefix={folder}/", seeds])
     found = [expect(done, "heap-buffer-overflow")]
-    done = run([right, *limits, f"-artifact_prefix={CORPUS}-", CORPUS, seeds])
+    done = run([right, *limits, f"-artifact_prefix={CORPUS}/", CORPUS, seeds])  # crashes are kept
     expect(done, None)
-    ran = re.search(r"Done (\d+) runs", done.stderr)
-    if ran is None:
-        raise Failed(done.stderr[-3000:])
-    return [*found, f"{ran[1]} inputs of libFuzzer, {len(list(CORPUS.iterdir()))} in the corpus"]
+    ran, ways = (re.findall(word, done.stderr) for word in (r"Done (\d+) runs", r"cov: (\d+)"))
+    if not ran or int(ran[-1]) < known + 10 * cases or not ways or int(ways[-1]) < FEWEST_WAYS:
+        raise Failed(f"libFuzzer did not do its work:\n{done.stderr[-3000:]}")
+    return [*found, f"{int(ran[-1]) - known} new inputs of libFuzzer, which took {ways[-1]} ways"]
 
 
 def python(folder: Path, cases: int) -> list[str]:

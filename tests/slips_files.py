@@ -80,7 +80,7 @@ SLIPS = [
     ("no sign of life given", WAITING, 'self._board.add(f"beat/{self._rank}", 1)', "pass"),
     ("nothing kept when a rank is lost", RUN, "and self._step > self._saved_step:", "and False:"),
     ("hot pixels taken for the picture", "pydenoise/data/gaps.py",
-     "valid[rows, columns] = False", "pass"),
+     "valid = ~far if valid is None else valid & ~far", "pass"),
     ("code in a course file run", PAIRS, "weights_only=True", "weights_only=False"),
     ("PNG's checks not compared", PNG,
      'if zlib.crc32(kind + body) != struct.unpack_from(">I", content, end)[0]:', "if False:"),

@@ -235,7 +235,7 @@ def test_who_is_left_when_one_is_killed_names_him_and_keeps_a_checkpoint(tmp_pat
 def test_a_kill_or_two_at_random(tmp_path: Path) -> None:
     """`tests/rank_kills.py` makes a hundred of them, and is sabotaged in vain."""
     command = [sys.executable, str(Path(__file__).with_name("rank_kills.py"))]
-    command += ["2", "--seed", "1", "--again"]
+    command += ["2", "--seed", "1", "--kept", str(tmp_path / "kept.json")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].endswith(" 0 faults")

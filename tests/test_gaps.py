@@ -1,4 +1,4 @@
-"""Pixels that are no numbers, or say nothing of the picture: found, left out, and left alone."""
+"""Pixels that are no numbers, or far outside the range: found, left out, and left alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 import pydenoise
-from pydenoise import models
+from pydenoise import models, subtraction
+from pydenoise.data import Picture
 from pydenoise.data.gaps import filled, valid_pixels
 
 SIDE = 64
@@ -53,7 +54,7 @@ def test_hot_pixels_stay_and_spoil_nothing_around(dtype: Any, method: str) -> No
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         expected = pydenoise.denoise(plain, **options)
-    with pytest.warns(UserWarning, match="as hot and dead ones do: 6; they are left as they are"):
+    with pytest.warns(UserWarning, match="^6 pixels lie outside the range of 0 to 4000 by more"):
         denoised = pydenoise.denoise(spoilt, **options)
     assert (denoised[places] == 60_000).all()
     assert (denoised[~places] == expected[~places]).all()
@@ -64,7 +65,7 @@ def test_hot_pixels_set_no_scale_and_teach_nothing(method: str) -> None:
     noisy, clean = scene(np.uint16)
     spoilt, rest = with_hot_pixels(noisy, 60_000), ~hot(noisy)
     without = pydenoise.denoise(noisy, method=method)
-    with pytest.warns(UserWarning, match="hot and dead"):
+    with pytest.warns(UserWarning, match="^6 pixels lie outside the range of .* as hot ones do"):
         denoised = pydenoise.denoise(spoilt, method=method)
     before, best, found = (
         np.mean((each[rest] - clean[rest]) ** 2) for each in (noisy, without, denoised)
@@ -73,29 +74,57 @@ def test_hot_pixels_set_no_scale_and_teach_nothing(method: str) -> None:
     assert found < 1.1 * best
 
 
-def test_dead_pixels_and_those_of_one_channel() -> None:
-    pages = np.stack([scene()[0]] * 2)[..., None].repeat(3, 3)
-    pages[1, 40, 50, 2] = -200_000
-    valid = valid_pixels(pages)
-    assert valid is not None
-    assert np.argwhere(~valid).tolist() == [[1, 40, 50]]
-    pages[0, 3, 4, 0] = np.nan
-    pages[0, 5, 6, 1] = -np.inf
-    valid = valid_pixels(pages)
-    assert valid is not None
-    assert np.argwhere(~valid).tolist() == [[0, 3, 4], [0, 5, 6], [1, 40, 50]]
-
-
-def test_what_is_bright_and_no_pixel_alone_belongs_to_the_picture() -> None:
+def test_more_hot_pixels_than_the_percentiles_leave_out_set_no_scale_either() -> None:
+    random = np.random.default_rng(5)
     noisy, _ = scene(np.uint16)
-    for size in (3, 5):
-        star = noisy.copy()
-        star[30 : 30 + size, 40 : 40 + size] = 65_000
-        found = valid_pixels(star[None, :, :, None])
-        assert found is not None
-        last = 29 + size
-        corners = [[0, 30, 40], [0, 30, 40 + size - 1], [0, last, 40], [0, last, 40 + size - 1]]
-        assert np.argwhere(~found).tolist() == corners, "which have five of eight in the dark"
+    spoilt = np.tile(noisy, (3, 3))
+    plain = subtraction.percentiles(Picture.of(spoilt)) or (0, 0)
+    spoilt[random.random(spoilt.shape) < 0.004] = 65_000
+    low, high = subtraction.percentiles(Picture.of(spoilt)) or (0, 0)
+    assert low == pytest.approx(plain[0], abs=20)
+    assert high == pytest.approx(plain[1], abs=20)
+
+
+def bright_object(random: np.random.Generator) -> NDArray[Any]:
+    clean = np.full((256, 256), 100.0)
+    clean[100:131, 100:131] = 10_000
+    return random.poisson(clean) + random.normal(0, 2, clean.shape)
+
+
+def windows_at_night(random: np.random.Generator) -> NDArray[Any]:
+    clean = np.ones((256, 256))
+    for row in range(20, 240, 60):
+        for column in range(20, 240, 60):
+            clean[row : row + 8, column : column + 7] = 180
+    noise = np.where(clean > 50, 15, 1) * random.normal(0, 1, clean.shape)
+    return (clean + noise).clip(0, 255).astype(np.uint8)
+
+
+def single_photons(random: np.random.Generator) -> NDArray[Any]:
+    return random.poisson(0.012, (256, 256)) * 300 + random.normal(100, 1, (256, 256))
+
+
+def thin_lines(random: np.random.Generator) -> NDArray[Any]:
+    page = np.full((256, 256), 240.0)
+    page[20::64] = 40
+    return (page + random.normal(0, 4, page.shape)).clip(0, 255).astype(np.uint8)
+
+
+def one_page_in_a_flash(random: np.random.Generator) -> NDArray[Any]:
+    pages = np.full((60, 64, 64), 100.0)
+    pages[30] = 5000
+    return pages + np.where(pages > 1000, 100, 2) * random.normal(0, 1, pages.shape)
+
+
+@pytest.mark.parametrize(
+    "draw", [bright_object, windows_at_night, single_photons, thin_lines, one_page_in_a_flash]
+)
+def test_what_is_rare_and_bright_belongs_to_the_picture(draw: Any) -> None:
+    array = draw(np.random.default_rng(0))
+    pages = array[:, :, :, None] if array.ndim == 3 else array[None, :, :, None]
+    found = subtraction.percentiles(Picture(pages))
+    assert found == tuple(np.percentile(array, (0.1, 99.9)))
+    assert all(valid_pixels(page, found) is None for page in pages)
 
 
 @pytest.mark.parametrize("noise", ["poisson", "exponential", "gaussian", "salt"])
@@ -108,23 +137,43 @@ def test_noise_of_every_kind_belongs_to_the_picture(noise: str) -> None:
         "gaussian": lambda: random.normal(0, 1, shape),
         "salt": lambda: random.choice([0, 255], shape).astype(np.uint8),
     }[noise]()
-    assert valid_pixels(pages) is None
+    found = subtraction.percentiles(Picture(pages))
+    assert found == tuple(np.percentile(pages, (0.1, 99.9)))
+    assert valid_pixels(pages[0], found) is None
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (1, 1, 9, 3), (2, 9, 1, 1), (1, 2, 2, 1)])
-def test_small_pages(shape: tuple[int, ...]) -> None:
-    pages = np.random.default_rng(0).normal(0, 1, shape)
-    assert valid_pixels(pages) is None
-    pages[...] = np.nan
-    valid = valid_pixels(pages)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, ">f4", np.float64, np.longdouble])
+def test_pixels_of_any_channel_that_are_no_numbers_or_far_out(dtype: Any) -> None:
+    largest = float(np.finfo(dtype).max)
+    page = scene()[0][:, :, None].repeat(3, 2).astype(dtype)
+    for channel, value in enumerate((np.nan, -np.inf, np.inf)):
+        page[5, channel, channel] = value
+    page[40, 50, 2] = -largest
+    page[41, 50, 0] = largest
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        valid = valid_pixels(page, (0, 4000))
+        nothing_known = valid_pixels(page[:3], (0, 4000))
     assert valid is not None
-    assert not valid.any()
+    assert np.argwhere(~valid).tolist() == [[5, 0], [5, 1], [5, 2], [40, 50], [41, 50]]
+    assert nothing_known is None
+    assert valid_pixels(np.full((2, 3, 1), np.nan, dtype), (0, 1)).any() == 0  # type: ignore[union-attr]
+
+
+def test_without_a_range_floating_point_is_on_the_scale_of_0_to_1() -> None:
+    page = np.random.default_rng(0).random((8, 8, 1))
+    assert valid_pixels(page) is None
+    page[3, 4] = 4.1
+    valid = valid_pixels(page)
+    assert valid is not None
+    assert np.argwhere(~valid).tolist() == [[3, 4]]
+    assert valid_pixels(np.full((8, 8, 1), 65_535, np.uint16)) is None
 
 
 def test_pages_of_one_value_and_a_few_others() -> None:
     pages = np.zeros((1, 64, 64, 1), np.uint16)
     pages[0, 30, 31] = 9000
-    assert valid_pixels(pages) is None, "nobody knows how far is far"
+    assert subtraction.percentiles(Picture(pages)) == (0, 9000), "nobody knows how far is far"
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.01, 0.999))

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import Team, kill, together, wait_for
+from ranks import Team, alone, kill, together, wait_for
 
 from pydenoise import models, optim, run
 from pydenoise.checkpoint import Checkpoints
 from pydenoise.data import TensorPairs
 from pydenoise.distributed import RanksLost, _ranks, connected
-from pydenoise.distributed._waiting import Meeting
+from pydenoise.distributed._waiting import LOST, Meeting
 from pydenoise.training import train
 
 PATIENCE = 3.0
@@ -33,16 +33,19 @@ class SlowDisk(Checkpoints):
         return super().save(checkpoint)
 
 
-def slow(folder: Path, measures_slowly: int | None, saves_slowly: bool) -> str:
+def slow(
+    folder: Path, measures_slowly: int | None, saves_slowly: bool, resume: bool = False
+) -> str:
     """Train where a rank measures, or the first one's disk saves, for longer than the patience."""
     _ranks.PATIENCE = PATIENCE
     evaluate = run.evaluate
 
     def slowly(*given: Any) -> Any:
+        (folder / "measuring").touch()
         time.sleep(LONG)
         return evaluate(*given)
 
-    if os.environ["RANK"] == str(measures_slowly):
+    if os.environ.get("RANK") == str(measures_slowly):
         run.evaluate = slowly
     numbers = torch.Generator().manual_seed(0)
     levels = torch.randint(0, 256, (2, 8, 3, 16, 16), dtype=torch.uint8, generator=numbers)
@@ -59,6 +62,7 @@ def slow(folder: Path, measures_slowly: int | None, saves_slowly: bool) -> str:
                 optimizer=optim.SGD(model, 0.1),
                 validation=(pictures[0], pictures[1]),
                 checkpoints=folder_kind(folder / "checkpoints"),
+                resume=resume,
                 ranks=ranks,
             )
     except RanksLost as error:
@@ -81,11 +85,29 @@ def test_who_dies_or_freezes_at_it_is_not(tmp_path: Path, number: signal.Signals
     wait_for((tmp_path / "saving").exists, 30)
     frozen = running.processes[0]
     kill(frozen, number)
-    running.processes[1].join(30)
-    assert not running.processes[1].is_alive()
+    running.processes[1].join(40)
+    is_gone = not running.processes[1].is_alive()
     kill(frozen)
     _, outcome = running.outcomes()
+    assert is_gone
     assert outcome.result == "rank 0 was killed or cannot be reached"
+
+
+def test_who_dies_while_he_measures_costs_no_step(tmp_path: Path) -> None:
+    running = Team(3, slow, tmp_path, 1, False)
+    wait_for((tmp_path / "measuring").exists, 30)
+    kill(running.processes[1])
+    first, _, third = (outcome.result for outcome in running.outcomes())
+    assert first == third == "rank 1 was killed or cannot be reached"
+    newest = Checkpoints(tmp_path / "checkpoints").newest()
+    assert newest is not None
+    assert (newest.step, newest.ends_epoch, newest.state["diary"]["history"]) == (2, False, [])
+    assert alone(slow, tmp_path, None, False, True) == "done"
+    newest = Checkpoints(tmp_path / "checkpoints").newest()
+    assert newest is not None
+    assert (newest.step, newest.ends_epoch) == (2, True)
+    (record,) = newest.state["diary"]["history"]
+    assert record["psnr_per_image"] > 0
 
 
 class Deaf:
@@ -98,6 +120,9 @@ class Deaf:
         return 0
 
     def check(self, keys: list[str]) -> bool:
+        return False
+
+    def delete_key(self, key: str) -> bool:
         return False
 
 
@@ -117,10 +142,31 @@ class Written(Deaf):
     def check(self, keys: list[str]) -> bool:
         return all(key in self.numbers for key in keys)
 
+    def delete_key(self, key: str) -> bool:
+        return self.numbers.pop(key, None) is not None
+
 
 def test_a_store_that_does_not_answer_is_left() -> None:
     with pytest.raises(RuntimeError, match="the store of the ranks does not answer"):
         Meeting(Deaf(), 0, 2, "first", 0.3).wait()
+
+
+def test_a_meeting_leaves_nothing_on_the_board() -> None:
+    board = Written()
+    meeting = Meeting(board, 0, 1, "first", 5.0)
+    meeting.wait()
+    assert board.numbers
+    meeting.clear()
+    assert not board.numbers
+
+
+def test_who_hears_of_a_loss_waits_no_longer() -> None:
+    board = Written()
+    board.set(LOST, "")
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match="somebody is lost"):
+        Meeting(board, 0, 2, "first", 30.0).wait()
+    assert time.monotonic() - began < 10
 
 
 def test_who_has_left_is_not_waited_for() -> None:

@@ -1,7 +1,7 @@
 """Pixels that nothing can be learned from: where they are, and what stands in for them meanwhile.
 
-NaN and infinity are no numbers; hot and dead pixels are numbers that say nothing of the picture,
-and so large that a network spoils all around them.
+NaN and infinity are no numbers; what lies far outside the range, as hot pixels do, is more than a
+network can take, which then spoils all around it.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydenoise.data.levels import levels
-
 Mask = npt.NDArray[np.bool_]
+Range = tuple[float, float]
 
-_SEEN = 2**18
-_USUAL = 2.0, 98.0
-_FAR = 10.0
+_FAR = 3.0
+_SUSPECT = 10.0
+_RAREST = 0.005
 
 _SIDE = np.arange(-3, 4)
 _NEAR = sorted(
@@ -27,76 +26,97 @@ _NEAR = sorted(
 )
 
 
-def valid_pixels(samples: npt.NDArray[Any]) -> Mask | None:
-    """Which pixels of some pages are part of the picture.
+def valid_pixels(page: npt.NDArray[Any], value_range: Range | None = None) -> Mask | None:
+    """Which pixels of a page a network can look at.
 
     Parameters
     ----------
-    samples : ndarray (pages, height, width, channels)
+    page : ndarray (H, W, C)
         Without alpha.
+    value_range : (float, float), optional
+        The numbers that are 0 and 1 to the network; if omitted, 0 and 1 of floating point, and the
+        range of the dtype of whole numbers, outside which there are none.
 
     Returns
     -------
-    ndarray of bool (pages, height, width), or None
-        False where a channel holds NaN or infinity, or strays: lies more than ten times as far
-        from the median of the 3 x 3 pixels around it as the 2 percentile of all pages lies from
-        the 98. None where there are no such pixels.
+    ndarray of bool (H, W), or None
+        False where a channel is NaN, infinite, or lies outside the range by more than three times
+        its width. None where none does.
 
     Notes
     -----
     A photograph of 256 x 256 pixels with noise of a tenth of its range, of which one pixel in 2000
     was hot, was denoised by the network that ships to 28.5, 27.7, 24.6 and 20.6 dB beside them
-    where they were 5, 9, 15 and 30 times as far out, and to 30.2 dB with NaN in their place.
-    Around a star or a bead the median is high as well, unless it fills one pixel.
+    where they were 5, 9, 15 and 30 times as far out, and to 30.2 dB without them. Nor are small
+    bright objects and stars better off in the network than as they are.
     """
-    usual = levels(samples, _SEEN, _USUAL)
-    pages = [_valid(page, usual) for page in samples]
-    if all(valid is None for valid in pages):
-        return None
-    every = np.ones(samples.shape[1:3], bool)
-    return np.stack([every if valid is None else valid for valid in pages])
-
-
-def _valid(page: npt.NDArray[Any], usual: tuple[float, float] | None) -> Mask | None:
     valid = np.isfinite(page).all(axis=2) if page.dtype.kind == "f" else None
-    if usual is not None and usual[0] < usual[1]:
-        rows, columns = _strays(page, *usual)
-        if rows.size:
-            valid = np.ones(page.shape[:2], bool) if valid is None else valid
-            valid[rows, columns] = False
+    far = _far(page, value_range)
+    if far is not None:
+        valid = ~far if valid is None else valid & ~far
     return None if valid is None or valid.all() else valid
 
 
-def _strays(page: npt.NDArray[Any], low: float, high: float) -> tuple[Any, Any]:
-    """Rows and columns of what lies far from all around it."""
-    reach = _FAR * (high - low)
-    if np.fmin.reduce(page, None) >= low - reach and np.fmax.reduce(page, None) <= high + reach:
-        return np.empty(0, int), np.empty(0, int)
-    is_far = ((page < low - reach) | (page > high + reach)) & np.isfinite(page)
-    rows, columns, channels = np.nonzero(is_far)
-    beside = np.arange(-1, 2)
-    ys, xs = (
-        np.clip(places[:, None] + beside, 0, side - 1)
-        for places, side in zip((rows, columns), page.shape[:2], strict=True)
-    )
-    around = page[ys[:, :, None], xs[:, None, :], channels[:, None, None]].astype(np.float64)
-    around[~np.isfinite(around)] = np.nan
-    medians = np.nanmedian(around.reshape(-1, 9), axis=1)
-    is_alone = np.abs(around[:, 1, 1] - medians) > reach
-    return rows[is_alone], columns[is_alone]
-
-
-def warn_of_strays(samples: npt.NDArray[Any], valid: Mask | None) -> None:
-    """Say how many pixels were taken for hot or dead; `samples` and their `valid_pixels`."""
-    if valid is None:
-        return
-    count = int(np.isfinite(samples[~valid]).all(axis=1).sum())
+def warn_of_far_pixels(pages: npt.NDArray[Any], value_range: Range | None) -> None:
+    """Say of (pages, H, W, C) how many numbers `valid_pixels` finds too far outside the range."""
+    count = 0
+    for page in pages:
+        far = _far(page, value_range)
+        if far is not None:
+            count += int(np.count_nonzero(far & np.isfinite(page).all(axis=2)))
     if count:
+        low, high = value_range or (0, 1)
         warnings.warn(
-            f"pixels that lie far from all around them, as hot and dead ones do: {count}; they are "
-            "left as they are",
+            f"{count} pixels lie outside the range of {low:g} to {high:g} by more than "
+            f"{_FAR:g} times its width, as hot ones do; they are left as they are. If they belong "
+            "to the picture, name a wider range: --range LO HI, value_range in Python",
             stacklevel=3,
         )
+
+
+def without_strays(page: npt.NDArray[Any], usual: Range) -> npt.NDArray[Any]:
+    """The pixels of a page, (N, C), without single ones or pairs far outside its usual numbers.
+
+    Parameters
+    ----------
+    page : ndarray (H, W, C)
+    usual : (float, float)
+        Between which nearly all of its numbers lie.
+
+    Notes
+    -----
+    Where these are more than 0.5 % of the page they are no faults of a sensor, but photons.
+    """
+    far = _outside(page, usual, _SUSPECT)
+    pixels = page.reshape(-1, page.shape[2])
+    if far is None:
+        return pixels
+    rows, columns = np.nonzero(far)
+    padded = np.pad(far, 1)
+    around = [padded[rows + y, columns + x] for y in range(3) for x in range(3)]
+    is_alone = np.sum(around, axis=0) <= 2
+    if np.count_nonzero(is_alone) > _RAREST * far.size:
+        return pixels
+    far[rows[~is_alone], columns[~is_alone]] = False
+    return page[~far]
+
+
+def _far(page: npt.NDArray[Any], value_range: Range | None) -> Mask | None:
+    if value_range is None and page.dtype.kind != "f":
+        return None
+    return _outside(page, value_range or (0, 1), _FAR)
+
+
+def _outside(page: npt.NDArray[Any], value_range: Range, times: float) -> Mask | None:
+    """(H, W), True where a channel lies outside a range by so many times its width; None if
+    nowhere."""
+    low, high = value_range
+    ends = low - times * (high - low), high + times * (high - low)
+    if page.dtype.kind == "f":  # which NumPy would take the ends as
+        ends = np.clip(ends, np.finfo(page.dtype).min, np.finfo(page.dtype).max).tolist()
+    if np.fmin.reduce(page, None) >= ends[0] and np.fmax.reduce(page, None) <= ends[1]:
+        return None
+    return np.any((page < ends[0]) | (page > ends[1]), axis=2)
 
 
 def filled(page: npt.NDArray[Any], valid: Mask | None) -> npt.NDArray[Any]:

@@ -10,10 +10,10 @@ from pydenoise.distributed._ranks import (
     Ranks,
     RanksDiffer,
     RanksLost,
-    Wish,
     connected,
 )
 from pydenoise.distributed._steps import BucketSteps, ShardSteps, shared_steps
+from pydenoise.distributed._wish import Wish
 
 __all__ = [
     "BucketSteps",

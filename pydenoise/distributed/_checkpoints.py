@@ -7,7 +7,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pydenoise.checkpoint import Checkpoint, Checkpoints
-from pydenoise.distributed._ranks import Ranks, Wish
+from pydenoise.distributed._ranks import Ranks
+from pydenoise.distributed._wish import Wish
 
 
 class SharedCheckpoints(Checkpoints):

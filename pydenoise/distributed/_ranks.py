@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from pydenoise.distributed._waiting import Meeting, until, within
+from pydenoise.distributed._waiting import LOST, Meeting, until, within
 from pydenoise.launch import Launched, launched
 
 PATIENCE = 25.0
@@ -138,6 +138,7 @@ class Group(Ranks):
         self._under_way: WeakSet[_Watched] = WeakSet()
         self._gone: list[int] = []
         self._meetings = 0
+        self._store_answers = True
 
     def meet(self, device: torch.device, patience: timedelta) -> None:
         """Connect with the others, for a model on a device."""
@@ -167,6 +168,8 @@ class Group(Ranks):
         with self._talking():
             meeting.wait()
         self.summed([0.0])  # nobody looks at the store any more, which the first may take with it
+        with self._talking():
+            meeting.clear()
 
     def told_bytes(self, find: Callable[[], bytes]) -> bytes:
         error: Exception | None = None
@@ -226,7 +229,8 @@ class Group(Ranks):
     def leave(self, error: BaseException) -> None:
         """Leave, with word for the others why; the first stays a moment, so that they hear it."""
         reason = " ".join(str(error).split())[:300]
-        within(_FAREWELL, lambda: self._store.set(f"left/{self.rank}", reason))
+        self._ask(_FAREWELL, lambda: self._store.set(f"left/{self.rank}", reason))
+        self._ask(_FAREWELL, lambda: self._store.set(LOST, ""))
         within(_FAREWELL, self._hang_up)
         if self.is_first:
             others = [rank for rank in range(1, self.size) if rank not in self._gone]
@@ -234,7 +238,11 @@ class Group(Ranks):
             def have_heard() -> bool:
                 return all(self._is_told(rank, "heard", "left") for rank in others)
 
-            within(_FAREWELL, lambda: until(have_heard, _FAREWELL))
+            self._ask(2 * _FAREWELL, lambda: until(have_heard, _FAREWELL))
+
+    def _ask(self, seconds: float, act: Callable[[], object]) -> None:
+        """Do something with the store, unless it has let a question wait before."""
+        self._store_answers = self._store_answers and within(seconds, act)
 
     def _is_told(self, rank: int, *words: str) -> bool:
         """Whether a rank has left one of these words in the store."""
@@ -265,13 +273,14 @@ class Group(Ranks):
     def _lost(self, error: RuntimeError) -> NoReturn:
         traceback.clear_frames(error.__traceback__)  # they hold what was under way
         self.is_connected = False
+        self._ask(_ROLL_CALL, lambda: self._store.set(LOST, ""))
         within(_FAREWELL, self._hang_up)  # at once, so that the others call the roll with us
         raise RanksLost(self._missing(" ".join(str(error).split())[:200])) from error
 
     def _missing(self, reason: str) -> str:
         """Who does not answer any more, in words; the reason given where all do."""
         answers: list[str] = []
-        within(4 * _ROLL_CALL, lambda: self._call_the_roll(answers, reason))
+        self._ask(4 * _ROLL_CALL, lambda: self._call_the_roll(answers, reason))
         # what all are asked through lies with the first rank, or on its host
         return answers[0] if answers else "rank 0 was killed or cannot be reached"
 
@@ -284,8 +293,13 @@ class Group(Ranks):
             return all(is_there(rank, "here", "left") for rank in others)
 
         self._store.set(f"here/{self.rank}", "")
+        beats = [self._store.add(f"beat/{rank}", 0) for rank in range(self.size)]
         until(are_known, _ROLL_CALL)
-        self._gone = [rank for rank in others if not is_there(rank, "here")]
+        self._gone = [
+            rank
+            for rank in others  # who works apart does not hear, but shows signs of life
+            if not is_there(rank, "here") and self._store.add(f"beat/{rank}", 0) == beats[rank]
+        ]
         said = [
             f"rank {rank} ended: {self._store.get(f'left/{rank}').decode()}"
             if is_there(rank, "left")
@@ -312,30 +326,6 @@ class _Watched:
     def drop(self) -> None:
         """Wait for it no more."""
         self._work = None
-
-
-class Wish:
-    """What some rank wants, the run to stop say: all hear of it behind the same step.
-
-    Parameters
-    ----------
-    own : callable, optional
-        What this rank wants.
-    """
-
-    def __init__(self, own: Callable[[], bool] | None) -> None:
-        self._own, self._is_heard = own, False
-
-    def own(self) -> bool:
-        """What this rank wants now."""
-        return self._own is not None and self._own()
-
-    def hear(self, is_wanted: bool) -> None:
-        """Be told what some rank wants."""
-        self._is_heard = is_wanted
-
-    def __call__(self) -> bool:
-        return self._is_heard
 
 
 @contextmanager

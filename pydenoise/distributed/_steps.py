@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pydenoise.distributed._ranks import Pending, Ranks, Wish
+from pydenoise.distributed._ranks import Pending, Ranks
+from pydenoise.distributed._wish import Wish
 from pydenoise.nn import Module
 from pydenoise.nn.conv import Convolution
 from pydenoise.nn.hooks import gradients_seen

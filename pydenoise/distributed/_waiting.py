@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-BEATS = 6
-"""Signs of life within the time after which a rank without any is taken for lost."""
+LOST = "lost"
+"""What is written on the board when somebody is, for those who wait for all."""
 
+_BEATS, _LONGEST_BEAT = 6, 1.0  # signs of life within the patience, and seconds between them
 _SHORTEST, _LONGEST = 0.002, 0.05  # seconds between two looks
 
 
@@ -25,6 +26,9 @@ class Board(Protocol):
 
     def check(self, keys: list[str]) -> bool:
         """Whether all have been written."""
+
+    def delete_key(self, key: str) -> bool:
+        """Wipe off; whether it was there."""
 
 
 class Meeting:
@@ -51,7 +55,7 @@ class Meeting:
 
         def beat() -> None:
             with suppress(Exception):  # the board is gone, which the work shall not suffer from
-                while not is_over.wait(self._patience / BEATS):
+                while not is_over.wait(min(self._patience / _BEATS, _LONGEST_BEAT)):
                     self._board.add(f"beat/{self._rank}", 1)
 
         threading.Thread(target=beat, daemon=True).start()
@@ -80,21 +84,29 @@ class Meeting:
         looking = threading.Thread(target=look, daemon=True)  # what is lost may never answer
         looking.start()
         while looking.is_alive():
-            looking.join(self._patience / BEATS)
+            looking.join(self._patience / _BEATS)
             if time.monotonic() - self._answered > self._patience:
                 raise RuntimeError("the store of the ranks does not answer")
         if errors:
             raise RuntimeError(str(errors[0])) from errors[0]
+
+    def clear(self) -> None:
+        """Wipe this rank's words off the board, when nobody reads them any more."""
+        self._board.delete_key(f"{self._name}/{self._rank}")
+        if self._rank == 0:
+            self._board.delete_key(self._name)
 
     def _look(self) -> None:
         self._board.set(f"{self._name}/{self._rank}", "")
         self._board.add(self._name, 1)
         heard: dict[int, tuple[int, float]] = {}
         pause = _SHORTEST
-        between = max(self._patience / BEATS, self._size / 32)  # one board answers all
+        between = max(self._patience / _BEATS, min(self._size / 32, self._patience / 2))
         looked = time.monotonic()
         while self._board.add(self._name, 0) < self._size:
             self._answered = now = time.monotonic()
+            if self._board.check([LOST]):
+                raise RuntimeError("somebody is lost")
             if now - looked > between:
                 looked = now
                 self._listen(heard)
@@ -114,8 +126,9 @@ class Meeting:
                 raise RuntimeError(f"no sign of life of rank {rank}")
 
 
-def within(seconds: float, act: Callable[[], object]) -> None:
-    """Act, and wait so long at most: what is lost may never answer, nor let go."""
+def within(seconds: float, act: Callable[[], object]) -> bool:
+    """Act, and wait so long at most: what is lost may never answer, nor let go. Whether it came to
+    an end."""
 
     def quietly() -> None:
         with suppress(Exception):
@@ -124,6 +137,7 @@ def within(seconds: float, act: Callable[[], object]) -> None:
     acting = threading.Thread(target=quietly, daemon=True)
     acting.start()
     acting.join(seconds)
+    return not acting.is_alive()
 
 
 def until(is_so: Callable[[], bool], seconds: float) -> None:

@@ -9,13 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from pydenoise.data.gaps import valid_pixels
 from pydenoise.data.levels import levels
 
 Samples = npt.NDArray[Any]
@@ -203,12 +201,6 @@ class Picture:
     def colours(self) -> int:
         """Channels without alpha."""
         return int(self.samples.shape[3]) - (self.alpha is not None)
-
-    @cached_property
-    def valid(self) -> npt.NDArray[np.bool_] | None:
-        """(pages, height, width), False where a pixel is no part of the picture, being NaN,
-        infinite, hot or dead, see `pydenoise.data.gaps.valid_pixels`; None where all are."""
-        return valid_pixels(self.samples[..., : self.colours])
 
     @property
     def axes(self) -> str:
