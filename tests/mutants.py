@@ -1,6 +1,6 @@
 """Break the kernels on purpose, one slip at a time, and see the tests notice.
 
-    python tests/mutants.py [--again] [name ...]
+    python tests/mutants.py [--again] [--jobs N] [--minutes M] [name ...]
 
 The slips are in slips.py; `cuda` beside the instruction sets are the CUDA kernels, which their
 tests build for the host. Works in a copy of the tree in a temporary folder. The unbroken copy has
@@ -13,6 +13,8 @@ stopped goes on; --again tries all anew.
 
 from __future__ import annotations
 
+import argparse
+import math
 import os
 import re
 import shutil
@@ -20,7 +22,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import slips_files
@@ -150,44 +154,69 @@ def try_mutant(tree: Path, mutant: Mutant, isas: tuple[str, ...]) -> bool:
     seconds = time.perf_counter() - started
     survived = [isa for isa in here if isa not in found]
     verdict = f"SURVIVED under {', '.join(survived)}" if survived else "caught"
-    print(f"{verdict:<10} {mutant.name}  [{mutant.file}, {seconds:.0f} s]")
-    for isa in here:
-        print(f"             {isa:<7} {found.get(isa, 'nothing noticed')}", flush=True)
+    lines = [f"{verdict:<10} {mutant.name}  [{mutant.file}, {seconds:.0f} s]"]
+    lines += [f"             {isa:<7} {found.get(isa, 'nothing noticed')}" for isa in here]
+    print("\n".join(lines), flush=True)
     return not survived
 
 
-def main(names: list[str]) -> int:
-    again = "--again" in names
-    names = [name for name in names if name != "--again"]
-    unknown = set(names) - {mutant.name for mutant in MUTANTS}
+def try_all(
+    trees: list[Path], todo: list[Mutant], isas: tuple[str, ...], minutes: float, verdicts: Kept
+) -> None:
+    """Try mutants side by side, one in each tree, and keep the verdicts; none is begun later."""
+    free: SimpleQueue[Path] = SimpleQueue()
+    for tree in trees:
+        free.put(tree)
+    until = time.monotonic() + 60 * minutes
+
+    def tried(mutant: Mutant) -> bool | None:
+        tree = free.get()
+        try:
+            return try_mutant(tree, mutant, isas) if time.monotonic() < until else None
+        finally:
+            free.put(tree)
+
+    with ThreadPoolExecutor(len(trees)) as pool:
+        for mutant, is_caught in zip(todo, pool.map(tried, todo), strict=True):
+            if is_caught is not None:
+                verdicts.keep(mutant.name, is_caught)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of mutants; all if omitted")
+    parser.add_argument("--again", action="store_true", help="forget what was found before")
+    parser.add_argument("--jobs", type=int, default=1, help="mutants side by side")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin none later")
+    given = parser.parse_args()
+    unknown = set(given.names) - {mutant.name for mutant in MUTANTS}
     if unknown:
-        sys.exit(f"no such mutant: {', '.join(sorted(unknown))}")
-    chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+        parser.error(f"no such mutant: {', '.join(sorted(unknown))}")
+    chosen = [mutant for mutant in MUTANTS if not given.names or mutant.name in given.names]
+    verdicts = Kept("mutants.json", given.again)
     with tempfile.TemporaryDirectory(prefix="pydenoise-mutants-") as folder:
-        tree = copied(Path(folder).resolve() / "tree")
-        build(tree)
-        isas = (*available_isas(tree), *(CUDA if shutil.which("g++") else ()))
-        failed = caught_by(tree, (*{*CONVOLUTIONS, *POINTWISE, *LAYERS, *ON_HOST},), isas)
-        failed |= caught_by(tree, slips_files.TESTS, ANY)
+        trees = [copied(Path(folder).resolve() / f"tree{job}") for job in range(given.jobs)]
+        for tree in trees:
+            build(tree)
+        isas = (*available_isas(trees[0]), *(CUDA if shutil.which("g++") else ()), *ANY)
+        whole = (*{*CONVOLUTIONS, *POINTWISE, *LAYERS, *ON_HOST},)
+        failed = caught_by(trees[0], whole, isas[:-1]) | caught_by(trees[0], slips_files.TESTS, ANY)
         if failed:
             sys.exit(f"the unbroken kernels fail {', '.join(failed.values())}: nothing to show")
-        print(f"unbroken   passes under {', '.join(isas)}", flush=True)
-        verdicts = Kept("mutants.json", again)
-        skipped: list[Mutant] = []
-        for mutant in chosen:
-            here = set(mutant.isas) & {*isas, *ANY}
-            if not here:
-                print(f"skipped    {mutant.name}: here is none of {', '.join(mutant.isas)}")
-                skipped.append(mutant)
-            elif mutant.name not in verdicts.found:
-                verdicts.keep(mutant.name, try_mutant(tree, mutant, (*isas, *ANY)))
-    chosen = [mutant for mutant in chosen if mutant not in skipped]
-    missed = [mutant.name for mutant in chosen if not verdicts.found[mutant.name]]
+        print(f"unbroken   passes under {', '.join(isas[:-1])}", flush=True)
+        for mutant in [mutant for mutant in chosen if not {*mutant.isas} & {*isas}]:
+            print(f"skipped    {mutant.name}: here is none of {', '.join(mutant.isas)}")
+            chosen.remove(mutant)
+        todo = [mutant for mutant in chosen if mutant.name not in verdicts.found]
+        try_all(trees, todo, isas, given.minutes, verdicts)
+    tried = [mutant.name for mutant in chosen if mutant.name in verdicts.found]
+    missed = [name for name in tried if not verdicts.found[name]]
     for name in missed:
         print(f"missed: {name}")
-    print(f"{len(chosen) - len(missed)} of {len(chosen)} mutants caught")
+    left = f", {len(chosen) - len(tried)} not tried" if len(tried) < len(chosen) else ""
+    print(f"{len(tried) - len(missed)} of {len(tried)} mutants caught{left}")
     return 1 if missed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
