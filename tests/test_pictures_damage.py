@@ -15,6 +15,7 @@ import pytest
 import tifffile
 from pictures import one_line, random_picture, smooth_picture
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from pydenoise.data import ImageError, Picture, read_picture, write, write_picture
 from pydenoise.data.pictures import FORMATS, Limit, Unfit
@@ -115,6 +116,19 @@ def test_flipped_bits_raise_nothing_else(
                 write_picture(tmp_path / f"again{path.suffix}", picture, overwrite=True)
     assert refused == 80 if name.endswith("png") else refused > 0
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_flipped_bit_in_any_byte_of_a_png_is_found(tmp_path: Path) -> None:
+    """Also where no pixel depends on it."""
+    words = PngInfo()
+    words.add_text("Comment", "taken at night")
+    content = pillow("PNG", SMOOTH[:8, :8], pnginfo=words, dpi=(300, 300))
+    path = tmp_path / "words.png"
+    for place in range(len(content)):
+        broken = bytearray(content)
+        broken[place] ^= 1 << place % 8
+        path.write_bytes(broken)
+        assert read_or_refuse(path) is None, f"byte {place}"
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".bmp", ".npy"])
