@@ -91,7 +91,7 @@ def told(results: dict[str, dict[str, Any]]) -> str:
         if found is None or found["words"] != promise.words:
             rows.append([promise.words, command, "not run", "", ""])
             continue
-        verdict = "; ".join(found["said"]) if found["is_kept"] else f"FAILED: {found['said'][-1:]}"
+        verdict = ("" if found["is_kept"] else "FAILED: ") + "; ".join(found["said"])
         rows.append(
             [
                 promise.words,
