@@ -169,10 +169,10 @@ class Run:
             if math.isnan(diary.measures["psnr_global"]):
                 lr = self._terms.optimizer.lr
                 raise TrainingDiverged("a picture held out comes out as NaN", self._step, lr)
-        diary.end_epoch()
         if limit is not None:
             seconds = self._terms.ranks.told(diary.seconds)
             self._plan.fit(self._step, seconds, limit)
+        diary.end_epoch()  # nobody is waited for until the epoch is behind all
         self._epoch += 1
         self._epoch_start = self._step
         if self._checkpoints is not None:
