@@ -29,6 +29,7 @@ from pydenoise.checkpoint import Checkpoints
 from pydenoise.distributed import BucketSteps, Ranks, Wish, _steps
 from pydenoise.distributed._steps import bounds
 from pydenoise.launch import launched
+from pydenoise.ops import _library
 from pydenoise.ops._backend import use_isa
 from pydenoise.steps import Average, Steps
 from pydenoise.training import train
@@ -77,6 +78,8 @@ def test_fast_steps_come_close_to_one_process(
     size: int, network: str, dtype: torch.dtype, bound: float
 ) -> None:
     """20 steps; batches of 16 and of 6 pairs, which 4 processes cut unevenly."""
+    if dtype == torch.float32 and _library.kernels() is None:
+        pytest.skip("torch's products round as batches are cut, and Adam makes much of it")
     options = {"epochs": 4, "network": network, "dtype": dtype}
     one, many = alone(a_run, options), together(size, a_run, options)
     assert len({run.sha256 for run in many}) == 1, "all ranks have the same weights"
@@ -262,6 +265,7 @@ def on_each(words: list[list[str]]) -> Any:
     return commanded(words[int(os.environ["RANK"])])
 
 
+@pytest.mark.skipif(_library.kernels() is None, reason="the kernels are not built")
 def test_other_instruction_sets_on_one_rank_are_an_error_on_all() -> None:
     for end in together(2, with_scalar_kernels_on_rank_1):
         assert end.startswith("RanksDiffer: rank 1 was not started as rank 0 was (")
