@@ -90,7 +90,8 @@ elif "$python" -c "import pytest, hypothesis" 2>/dev/null; then
   cases="nn fusion gradients optim losses trajectory winograd tiles"
   # shellcheck disable=SC2086
   part tests 150 "$python" -m pytest -q --tb=short --maxfail=40 -p no:cacheprovider $workers \
-    -k "(cuda or nccl) and not host" tests/test_distributed.py tests/test_cuda.py tests/test_ops_*.py $(printf "tests/test_%s.py " $cases)
+    -k "(cuda or nccl) and not host" tests/test_distributed.py tests/test_cuda.py tests/test_ops_*.py \
+    $(printf "tests/test_%s.py " $cases)
 else
   note tests "not run: pytest and hypothesis are not installed for $python"
 fi

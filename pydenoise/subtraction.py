@@ -19,7 +19,6 @@ from pydenoise.nn import Module
 from pydenoise.tiles import bands, reflected
 
 _SAMPLED = 2**23
-_USUAL, _USUALLY_SAMPLED = (2.0, 98.0), 2**18
 
 
 def scale(
@@ -70,16 +69,13 @@ def percentiles(picture: Picture) -> tuple[float, float] | None:
 
     Notes
     -----
-    Of more than 8 million pixels an even sample is looked at. Where the two are ten times as far
-    apart as the 2 and 98 percentiles, the hot pixels of a sensor are left out, as
-    `pydenoise.data.gaps.without_strays` knows them.
+    Of more than 8 million pixels an even sample is looked at; the hot pixels of a
+    sensor are left out where they would set the range (`pydenoise.data.gaps.without_strays`).
     """
     colours = picture.samples[..., : picture.colours]
     bounds = levels([colours], _SAMPLED)
-    usual = levels([colours], _USUALLY_SAMPLED, _USUAL)
-    if bounds and usual and 0 < 10 * (usual[1] - usual[0]) < bounds[1] - bounds[0]:
-        each = [levels([page], _USUALLY_SAMPLED, _USUAL) or usual for page in colours]
-        kept = [without_strays(*both) for both in zip(colours, each, strict=True)]
+    kept = without_strays(colours, bounds) if bounds else None
+    if kept is not None:
         bounds = levels(kept, _SAMPLED)
     if bounds is not None and bounds[0] == bounds[1]:
         finite = colours[np.isfinite(colours)]

@@ -28,10 +28,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from conftest import GUARD
+from kept import ROOT
 from mutants import available_isas, copied, environment_of
 from slips import CONVOLUTIONS, LAYERS, POINTWISE
 
-ROOT = Path(__file__).resolve().parent.parent
 HARNESS = ROOT / "tests" / "native" / "harness.cpp"
 SOURCES = [
     path
@@ -76,14 +76,13 @@ def compiled(
     control: str,
     *,
     compiler: Sequence[str] = ("g++",),
-    macros: Sequence[str] = (),
     libraries: Sequence[str | Path] = (),
 ) -> tuple[Path, Path]:
     """The harness, and the harness with a fault."""
 
     def compile_one(source: Path, name: str, *more: str) -> Path:
         target = folder / f"{name}.o"
-        options = [*FLAGS, *flags, *macros, *more, f"-I{ROOT / 'csrc'}"]
+        options = [*FLAGS, *flags, *more, f"-I{ROOT / 'csrc'}"]
         done = run([*compiler, *options, "-c", source, "-o", target])
         if done.returncode != 0:
             raise Failed(f"{source.name} does not compile:\n{done.stderr[-3000:]}")
@@ -140,10 +139,9 @@ def fuzz(folder: Path, cases: int) -> list[str]:
     library = Path(engine.origin)
     right, wrong = compiled(
         folder,
-        WAYS,
+        [*WAYS, "-DPYDENOISE_LIBFUZZER"],
         "PYDENOISE_SHORT",
         compiler=(sys.executable, "-m", "ziglang", "c++"),
-        macros=["-DPYDENOISE_LIBFUZZER"],
         libraries=[library, f"-Wl,-rpath,{library.parent}"],
     )
     CORPUS.mkdir(parents=True, exist_ok=True)

@@ -220,8 +220,7 @@ def train(
     recipe = networks.RECIPES[model_name]
     crop = recipe.crop if crop is None else crop
 
-    told = launched()
-    if told is not None:  # when a rank dies, the others' words are enough
+    if launched() is not None:  # when a rank dies, the others' words are enough
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from pydenoise import distributed, metrics, report, training
     from pydenoise.checkpoint import Checkpoints, save_weights

@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pydenoise.data.levels import levels
+
 Mask = npt.NDArray[np.bool_]
 Range = tuple[float, float]
 
 _FAR = 3.0
 _SUSPECT = 10.0
 _RAREST = 0.005
+_USUAL, _SEEN = (2.0, 98.0), 2**18
 
 _SIDE = np.arange(-3, 4)
 _NEAR = sorted(
@@ -74,19 +77,28 @@ def warn_of_far_pixels(pages: npt.NDArray[Any], value_range: Range | None) -> No
         )
 
 
-def without_strays(page: npt.NDArray[Any], usual: Range) -> npt.NDArray[Any]:
-    """The pixels of a page, (N, C), without single ones or pairs far outside its usual numbers.
+def without_strays(pages: npt.NDArray[Any], found: Range) -> list[npt.NDArray[Any]] | None:
+    """The pixels of each page, (N, C), without the hot ones of a sensor, where these may have set
+    the range; None where it looks as it should.
 
     Parameters
     ----------
-    page : ndarray (H, W, C)
-    usual : (float, float)
-        Between which nearly all of its numbers lie.
+    pages : ndarray (P, H, W, C)
+    found : (float, float)
+        The range; suspect where it is ten times as wide as that from the 2 to the 98 percentile.
 
     Notes
     -----
-    Where these are more than 0.5 % of the page they are no faults of a sensor, but photons.
+    Hot are single pixels and pairs, ten such widths outside the percentiles of their page. Where
+    they are more than 0.5 % of it they are no faults of a sensor, but photons.
     """
+    usual = levels([pages], _SEEN, _USUAL)
+    if usual is None or not 0 < _SUSPECT * (usual[1] - usual[0]) < found[1] - found[0]:
+        return None
+    return [_without_strays(page, levels([page], _SEEN, _USUAL) or usual) for page in pages]
+
+
+def _without_strays(page: npt.NDArray[Any], usual: Range) -> npt.NDArray[Any]:
     far = _outside(page, usual, _SUSPECT)
     pixels = page.reshape(-1, page.shape[2])
     if far is None:

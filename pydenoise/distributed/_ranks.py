@@ -229,8 +229,12 @@ class Group(Ranks):
     def leave(self, error: BaseException) -> None:
         """Leave, with word for the others why; the first stays a moment, so that they hear it."""
         reason = " ".join(str(error).split())[:300]
-        self._ask(_FAREWELL, lambda: self._store.set(f"left/{self.rank}", reason))
-        self._ask(_FAREWELL, lambda: self._store.set(LOST, ""))
+
+        def say_why() -> None:
+            self._store.set(f"left/{self.rank}", reason)
+            self._store.set(LOST, "")
+
+        self._ask(_FAREWELL, say_why)
         within(_FAREWELL, self._hang_up)
         if self.is_first:
             others = [rank for rank in range(1, self.size) if rank not in self._gone]
@@ -287,10 +291,8 @@ class Group(Ranks):
     def _call_the_roll(self, answers: list[str], reason: str) -> None:
         others = [rank for rank in range(self.size) if rank != self.rank]
 
-        is_there = self._is_told
-
         def are_known() -> bool:
-            return all(is_there(rank, "here", "left") for rank in others)
+            return all(self._is_told(rank, "here", "left") for rank in others)
 
         self._store.set(f"here/{self.rank}", "")
         beats = [self._store.add(f"beat/{rank}", 0) for rank in range(self.size)]
@@ -298,11 +300,11 @@ class Group(Ranks):
         self._gone = [
             rank
             for rank in others  # who works apart does not hear, but shows signs of life
-            if not is_there(rank, "here") and self._store.add(f"beat/{rank}", 0) == beats[rank]
+            if not self._is_told(rank, "here") and self._store.add(f"beat/{rank}", 0) == beats[rank]
         ]
         said = [
             f"rank {rank} ended: {self._store.get(f'left/{rank}').decode()}"
-            if is_there(rank, "left")
+            if self._is_told(rank, "left")
             else f"rank {rank} was killed or cannot be reached"
             for rank in self._gone
         ]

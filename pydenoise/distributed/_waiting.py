@@ -101,6 +101,7 @@ class Meeting:
         self._board.add(self._name, 1)
         heard: dict[int, tuple[int, float]] = {}
         pause = _SHORTEST
+        # the more there are, the rarer each listens: one board answers all
         between = max(self._patience / _BEATS, min(self._size / 32, self._patience / 2))
         looked = time.monotonic()
         while self._board.add(self._name, 0) < self._size:
