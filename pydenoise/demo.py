@@ -60,7 +60,7 @@ def run(
     Returns
     -------
     dict
-        The measures of `pydenoise.inference.compare` on the held-back photographs, whole;
+        The measures of `pydenoise.metrics.compare` on the held-back photographs, whole;
         `pictures_per_second`, `train_seconds` and `train_pairs` of the training; `noise`, `seed`,
         `backend`, `isa` and the `files` written.
 
@@ -103,7 +103,7 @@ def run(
             time_limit=max(seconds - MARGIN_SECONDS, seconds / 2),
         )
         scenes = [
-            inference.Scene(noisy, inference.denoise(model, noisy), clean)
+            metrics.Scene(noisy, inference.denoise(model, noisy), clean)
             for noisy, clean in data.noisy_pictures(held_back, noise_model, seed)
         ]
         files = [folder / f"{name}.png" for name in HELD_BACK]
@@ -119,7 +119,7 @@ def run(
         )
         trained_on = json.dumps(pairs.describe())
         save_weights(files[-1], model, trained_on=trained_on, overwrite=overwrite)
-    return inference.compare(scenes) | {
+    return metrics.compare(scenes) | {
         "pictures_per_second": result.pictures_per_second,
         "train_seconds": result.seconds,
         "train_pairs": result.pictures,
@@ -130,7 +130,7 @@ def run(
     }
 
 
-def _before_after(path: Path, scene: inference.Scene, overwrite: bool) -> None:
+def _before_after(path: Path, scene: metrics.Scene, overwrite: bool) -> None:
     report.before_after(
         path,
         [(title, data.to_array(picture)) for title, picture in scene._asdict().items()],

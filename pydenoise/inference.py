@@ -1,15 +1,15 @@
 """A trained model over whole pictures: pad, tile, forward, crop; any size.
 
 Tensors go through `denoise`, arrays in a file's numbers through `denoise_picture`, files with all
-they hold through `denoise_pages`; `evaluate` and `compare` measure a model against clean pictures.
+they hold through `denoise_pages`; `evaluate` measures a model against clean pictures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,14 +27,6 @@ from pydenoise.tiles import Cut
 
 _FAR_FROM_UNIT = 10
 _LOOKED_AT = 2**20
-
-
-class Scene(NamedTuple):
-    """The same pictures three times over, float tensors (N, C, H, W) scaled to [0, 1]."""
-
-    noisy: Tensor
-    denoised: Tensor
-    clean: Tensor
 
 
 def denoise(
@@ -359,41 +351,3 @@ def evaluate(model: Module, noisy: Tensor, clean: Tensor) -> dict[str, float]:
         "psnr_per_image": metrics.psnr_per_image(output, clean),
         "psnr_global": metrics.psnr_global(output, clean),
     }
-
-
-def compare(scenes: Sequence[Scene]) -> dict[str, Any]:
-    """Measure noisy and denoised pictures of any sizes against the clean ones.
-
-    Parameters
-    ----------
-    scenes : sequence of Scene
-        Each of one shape (N, C, H, W), scaled to [0, 1]; every picture counts alike.
-
-    Returns
-    -------
-    dict
-        `psnr_noisy`, `psnr_denoised` (dB, means over the pictures), `psnr_noisy_global`,
-        `psnr_denoised_global` (dB of the mean squared error), `ssim_noisy`, `ssim_denoised` (None
-        where a picture is smaller than SSIM's window of 11 pixels), and the number of `pictures`.
-
-    Raises
-    ------
-    ValueError
-        When there is no scene.
-    """
-    if not scenes:
-        raise ValueError("compare: no pictures to measure on")
-    noisy, denoised, clean = (list(pictures) for pictures in zip(*scenes, strict=True))
-    measures: dict[str, Any] = {}
-    for name, pictures in (("noisy", noisy), ("denoised", denoised)):
-        measures[f"psnr_{name}"] = metrics.psnr_per_image(pictures, clean)
-        measures[f"psnr_{name}_global"] = metrics.psnr_global(pictures, clean)
-        measures[f"ssim_{name}"] = _mean_ssim(pictures, clean)
-    return measures | {"pictures": sum(len(pictures) for pictures in clean)}
-
-
-def _mean_ssim(pictures: Sequence[Tensor], cleans: Sequence[Tensor]) -> float | None:
-    if any(min(clean.shape[2:]) < metrics.SSIM_WINDOW for clean in cleans):
-        return None
-    total = sum(len(p) * metrics.ssim(p, clean) for p, clean in zip(pictures, cleans, strict=True))
-    return total / sum(len(clean) for clean in cleans)

@@ -1,4 +1,4 @@
-"""How near a picture is to the clean one: PSNR in the course's two ways, and SSIM.
+"""How near pictures are to the clean ones: PSNR in the course's two ways, and SSIM.
 
 The only place where either is computed, so that every figure means the same thing.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -138,6 +138,45 @@ def ssim(output: Tensor, target: Tensor) -> float:
     return float(sum(values) / len(values))
 
 
+class Scene(NamedTuple):
+    """The same pictures three times over, float tensors (N, C, H, W) scaled to [0, 1]."""
+
+    noisy: Tensor
+    denoised: Tensor
+    clean: Tensor
+
+
+def compare(scenes: Sequence[Scene]) -> dict[str, Any]:
+    """Measure noisy and denoised pictures of any sizes against the clean ones.
+
+    Parameters
+    ----------
+    scenes : sequence of Scene
+        Each of one shape (N, C, H, W), scaled to [0, 1]; every picture counts alike.
+
+    Returns
+    -------
+    dict
+        `psnr_noisy`, `psnr_denoised` (dB, means over the pictures), `psnr_noisy_global`,
+        `psnr_denoised_global` (dB of the mean squared error), `ssim_noisy`, `ssim_denoised` (None
+        where a picture is smaller than SSIM's window of 11 pixels), and the number of `pictures`.
+
+    Raises
+    ------
+    ValueError
+        When there is no scene.
+    """
+    if not scenes:
+        raise ValueError("compare: no pictures to measure on")
+    noisy, denoised, clean = (list(pictures) for pictures in zip(*scenes, strict=True))
+    measures: dict[str, Any] = {}
+    for name, pictures in (("noisy", noisy), ("denoised", denoised)):
+        measures[f"psnr_{name}"] = psnr_per_image(pictures, clean)
+        measures[f"psnr_{name}_global"] = psnr_global(pictures, clean)
+        measures[f"ssim_{name}"] = _mean_ssim(pictures, clean)
+    return measures | {"pictures": sum(len(pictures) for pictures in clean)}
+
+
 def _errors_per_image(where: str, output: Pictures, target: Pictures) -> Tensor:
     """(N,) float64: mean squared error of each picture on the scale 0..1, 8-bit levels.
 
@@ -165,6 +204,13 @@ def _check_pictures(where: str, output: Tensor, target: Tensor) -> None:
     _check_shapes(where, output, target)
     if output.ndim != 4:
         raise ValueError(f"{where}: shape is {tuple(output.shape)}; expected (N, C, H, W)")
+
+
+def _mean_ssim(pictures: Sequence[Tensor], cleans: Sequence[Tensor]) -> float | None:
+    if any(min(clean.shape[2:]) < SSIM_WINDOW for clean in cleans):
+        return None
+    total = sum(len(p) * ssim(p, clean) for p, clean in zip(pictures, cleans, strict=True))
+    return total / sum(len(clean) for clean in cleans)
 
 
 def _check_shapes(where: str, output: Tensor, target: Tensor) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,7 @@ from torch import Tensor
 
 from pydenoise import builtin, metrics, models, nn
 from pydenoise.data import Picture
-from pydenoise.inference import (
-    Scene,
-    compare,
-    denoise,
-    denoise_pages,
-    denoise_picture,
-    evaluate,
-)
+from pydenoise.inference import denoise, denoise_pages, denoise_picture, evaluate
 
 SIZES = [(1, 1), (1, 7), (2, 3), (3, 2), (4, 4), (5, 9), (8, 6), (33, 31), (64, 64)]
 
@@ -258,28 +250,3 @@ def test_evaluate_measures_the_output() -> None:
         "psnr_per_image": metrics.psnr_per_image(noisy, clean),
         "psnr_global": metrics.psnr_global(noisy, clean),
     }
-
-
-def test_compare_counts_every_picture_alike() -> None:
-    """Errors of 0.2 on a small picture and 0.4 on a large one, halved by the denoising."""
-    scenes = [
-        Scene(error, error / 2, torch.zeros_like(error))
-        for error in (torch.full((1, 3, 12, 12), 0.2), torch.full((1, 3, 30, 40), 0.4))
-    ]
-    measures = compare(scenes)
-    per_image = -10 * (math.log10(0.2**2) + math.log10(0.4**2)) / 2
-    overall = -10 * math.log10((0.2**2 + 0.4**2) / 2)
-    assert measures["psnr_noisy"] == pytest.approx(per_image, abs=1e-4)
-    assert measures["psnr_noisy_global"] == pytest.approx(overall, abs=1e-4)
-    assert measures["psnr_denoised"] == pytest.approx(per_image + 20 * math.log10(2), abs=0.1)
-    assert measures["ssim_denoised"] > measures["ssim_noisy"]
-    assert measures["pictures"] == 2
-    with pytest.raises(ValueError, match="no pictures"):
-        compare([])
-
-
-def test_compare_leaves_ssim_out_where_its_window_does_not_fit() -> None:
-    small = torch.rand(1, 3, 8, 30)
-    measures = compare([Scene(small, small, small)])
-    assert measures["ssim_noisy"] is measures["ssim_denoised"] is None
-    assert measures["psnr_noisy"] == pytest.approx(80)

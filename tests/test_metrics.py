@@ -9,7 +9,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from pydenoise.metrics import psnr, psnr_global, psnr_per_image, ssim
+from pydenoise.metrics import Scene, compare, psnr, psnr_global, psnr_per_image, ssim
 
 
 @pytest.fixture
@@ -147,3 +147,28 @@ def test_ssim_refuses_pictures_smaller_than_its_window() -> None:
 def test_psnr_refuses_a_range_that_is_none(data_range: float) -> None:
     with pytest.raises(ValueError, match="data_range is"):
         psnr(torch.zeros(1), torch.ones(1), data_range=data_range)
+
+
+def test_compare_counts_every_picture_alike() -> None:
+    """Errors of 0.2 on a small picture and 0.4 on a large one, halved by the denoising."""
+    scenes = [
+        Scene(error, error / 2, torch.zeros_like(error))
+        for error in (torch.full((1, 3, 12, 12), 0.2), torch.full((1, 3, 30, 40), 0.4))
+    ]
+    measures = compare(scenes)
+    per_image = -10 * (math.log10(0.2**2) + math.log10(0.4**2)) / 2
+    overall = -10 * math.log10((0.2**2 + 0.4**2) / 2)
+    assert measures["psnr_noisy"] == pytest.approx(per_image, abs=1e-4)
+    assert measures["psnr_noisy_global"] == pytest.approx(overall, abs=1e-4)
+    assert measures["psnr_denoised"] == pytest.approx(per_image + 20 * math.log10(2), abs=0.1)
+    assert measures["ssim_denoised"] > measures["ssim_noisy"]
+    assert measures["pictures"] == 2
+    with pytest.raises(ValueError, match="no pictures"):
+        compare([])
+
+
+def test_compare_leaves_ssim_out_where_its_window_does_not_fit() -> None:
+    small = torch.rand(1, 3, 8, 30)
+    measures = compare([Scene(small, small, small)])
+    assert measures["ssim_noisy"] is measures["ssim_denoised"] is None
+    assert measures["psnr_noisy"] == pytest.approx(80)

@@ -77,7 +77,8 @@ def evaluate(
 def _measure_weights(
     name: str, trained: Module, pictures: list[NoisyAndClean], about: str, as_json: bool
 ) -> None:
-    from pydenoise.inference import Scene, compare, denoise
+    from pydenoise.inference import denoise
+    from pydenoise.metrics import Scene, compare
 
     began = time.perf_counter()
     scenes = [Scene(noisy, denoise(trained, noisy), clean) for noisy, clean in pictures]

@@ -113,7 +113,7 @@ def _against(noisy: Picture, denoised: Picture, clean: Picture) -> dict[str, Any
     import torch
 
     from pydenoise.data import to_tensor
-    from pydenoise.inference import Scene, compare
+    from pydenoise.metrics import Scene, compare
 
     pictures = [picture.samples[..., : picture.colours] for picture in (noisy, denoised, clean)]
     known = np.logical_and.reduce([np.isfinite(samples) for samples in pictures])
