@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+import torch
+
 from pydenoise.checkpoint import WeightsError, load_weights
 from pydenoise.data import Picture
 from pydenoise.meter import Progress
@@ -26,6 +28,7 @@ def denoise_pages(
     value_range: tuple[float, float] | None = None,
     strength: float = 1.0,
     max_bytes: int | None = None,
+    device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Picture:
     """Take the noise out of a gray or RGB picture or stack by the network that ships for it.
@@ -39,6 +42,8 @@ def denoise_pages(
         together if omitted. Nothing is clipped to them.
     strength, max_bytes, progress
         As in `pydenoise.inference.denoise_pages`.
+    device : torch.device or str
+        Where the network computes.
 
     Returns
     -------
@@ -67,7 +72,7 @@ def denoise_pages(
     >>> bool(denoise_pages(noisy).array.std() < 1)
     True
     """
-    network = network_for(picture)
+    network = network_for(picture, device)
     found = scale(picture, value_range, strength)
     if found is None:
         return picture.with_samples(picture.samples.copy())
@@ -82,8 +87,8 @@ def denoise_pages(
     )
 
 
-def network_for(picture: Picture) -> Module:
-    """The network of a picture's channels, in eval mode; loaded once per process.
+def network_for(picture: Picture, device: torch.device | str = "cpu") -> Module:
+    """The network of a picture's channels, in eval mode; loaded once per process and device.
 
     Raises
     ------
@@ -95,15 +100,16 @@ def network_for(picture: Picture) -> Module:
             f"builtin: the networks that ship take gray and RGB, the picture has {picture.colours} "
             "channels; take zero-shot: method='zero-shot', --method zero-shot"
         )
-    return _loaded(NETWORKS[picture.colours])
+    return _loaded(NETWORKS[picture.colours], torch.device(device))
 
 
 @cache
-def _loaded(path: Path) -> Module:
+def _loaded(path: Path, device: torch.device) -> Module:
     try:
-        return load_weights(path)[0].eval()
+        network = load_weights(path)[0].eval()
     except WeightsError as error:
         raise WeightsError(
             f"{path}: is {'damaged' if path.is_file() else 'missing'}; install pydenoise again, or "
             "take zero-shot: method='zero-shot', --method zero-shot"
         ) from error
+    return network.to(device)

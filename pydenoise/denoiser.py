@@ -34,6 +34,7 @@ def denoise(
     value_range: tuple[float, float] | None = None,
     strength: float = 1.0,
     max_bytes: int | None = None,
+    device: torch.device | str | None = None,
     **zero_shot_terms: Any,
 ) -> Anything:
     """Take the noise out of a picture or a stack.
@@ -61,6 +62,9 @@ def denoise(
         From 0, the noisy picture, to 1.
     max_bytes : int, optional
         What the network's layers may hold at a time, see `pydenoise.inference.denoise`.
+    device : torch.device or str, optional
+        Where the network computes, wherever the picture lies. If omitted: where a model lies that
+        is a Module, else the CPU.
     **zero_shot_terms
         `recipe`, `per_page`, `seed` and `progress` of `pydenoise.zero_shot.denoise_pages`.
 
@@ -73,7 +77,8 @@ def denoise(
     Raises
     ------
     TypeError
-        For anything else, or terms of zero-shot beside a model or another method.
+        For anything else, terms of zero-shot beside a model or another method, or a device beside
+        a Module.
     ValueError
         For methods, shapes, modes, axes, ranges and strengths that are none of the above.
 
@@ -87,6 +92,10 @@ def denoise(
         raise ValueError(f"denoise: unknown method {method!r}; known are {', '.join(_METHODS)}")
     if model is not None and method != "auto":
         raise TypeError(f"denoise: give either a model or the method {method!r}")
+    if device is not None and isinstance(model, Module):
+        raise TypeError(
+            f"denoise: a Module computes where it lies; move it there: model.to({str(device)!r})"
+        )
     pages, back = _pages(picture, axes)
     terms: dict[str, Any] = {
         "value_range": value_range,
@@ -97,12 +106,16 @@ def denoise(
         is_for_builtin = pages.colours in builtin.NETWORKS and not zero_shot_terms
         method = "builtin" if is_for_builtin else "zero-shot"
     if method == "zero-shot":
+        terms["device"] = device or "cpu"
         return back(zero_shot.denoise_pages(pages, **terms, **zero_shot_terms))
     if zero_shot_terms:
         raise TypeError(f"denoise: {', '.join(zero_shot_terms)} is for zero-shot, without a model")
     if model is None:
-        return back(builtin.denoise_pages(pages, **terms))
-    return back(inference.denoise_pages(_network(model), pages, **terms))
+        return back(builtin.denoise_pages(pages, device=device or "cpu", **terms))
+    network = _network(model)
+    if device is not None:
+        network.to(device)
+    return back(inference.denoise_pages(network, pages, **terms))
 
 
 class Denoiser:

@@ -180,7 +180,7 @@ def denoise_pages(
     Parameters
     ----------
     model : Module
-        A denoiser of one or three channels.
+        A denoiser of one or three channels. It computes where its weights lie.
     picture : Picture
         As `pydenoise.data.read_picture` gives it.
     value_range : (float, float), optional
@@ -217,6 +217,7 @@ def denoise_pages(
         value_range=value_range,
         strength=strength,
         bands=partial(tiles.bands, model),
+        device=tiles.device(model),
     )
 
 
@@ -238,7 +239,8 @@ def check_pages(
 def check_tiles(model: Module, picture: Picture, max_bytes: int | None) -> None:
     """Refuse channels that do not suit a model, and memory that does not hold its smallest tile."""
     size = (1, 1) if max_bytes is None else picture.samples.shape[1:3]  # a pixel tells channels
-    tiles.plan(model, (1, picture.colours, *size), torch.empty(0), max_bytes)
+    like = torch.empty(0, device=tiles.device(model))
+    tiles.plan(model, (1, picture.colours, *size), like, max_bytes)
 
 
 def map_pages(
@@ -248,6 +250,7 @@ def map_pages(
     value_range: tuple[float, float] | None = None,
     strength: float = 1.0,
     bands: Callable[[tuple[int, int]], Iterable[Cut]] | None = None,
+    device: torch.device | str = "cpu",
 ) -> Picture:
     """Replace the pages of a picture by what a function of tensors makes of them.
 
@@ -265,6 +268,8 @@ def map_pages(
     bands : callable, optional
         Takes a page's (height, width) and says in which rows it goes through `run`; whole if
         omitted.
+    device : torch.device or str
+        Where `run` takes them.
 
     Returns
     -------
@@ -288,7 +293,7 @@ def map_pages(
         valid = valid_pixels(noisy, value_range)
         noisy = filled(noisy, valid)
         for rows in bands(page.shape[:2]) if bands else [Cut.whole(len(page))]:
-            part = to_tensor(noisy[rows.read], value_range)
+            part = to_tensor(noisy[rows.read], value_range).to(device)
             clean = run(part)
             if not clean.isfinite().all():
                 low, high = (float(end) for end in part.aminmax())

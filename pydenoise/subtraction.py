@@ -16,7 +16,7 @@ from pydenoise.data.levels import levels
 from pydenoise.inference import apply, check_terms, map_pages
 from pydenoise.meter import Meter, Progress
 from pydenoise.nn import Module
-from pydenoise.tiles import bands, reflected
+from pydenoise.tiles import bands, device, reflected
 
 _SAMPLED = 2**23
 
@@ -98,7 +98,7 @@ def subtract(
     Parameters
     ----------
     network : Module
-        Noisy pages in, their noise out.
+        Noisy pages in, their noise out. It computes where its weights lie.
     picture : Picture
     value_range : (float, float)
         The numbers that are 0 and 1 to the network.
@@ -119,6 +119,7 @@ def subtract(
         value_range=value_range,
         strength=strength,
         bands=partial(bands, network),
+        device=device(network),
     )
 
 

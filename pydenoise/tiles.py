@@ -252,6 +252,11 @@ def channels(model: Module) -> int | None:
     return next((layer.in_channels for layer in layers), None)
 
 
+def device(model: Module) -> torch.device:
+    """Where the model's weights lie, and the pictures have to; the CPU for one without weights."""
+    return next((each.data.device for each in model.parameters()), torch.device("cpu"))
+
+
 def reflected(size: int, multiple: int, device: torch.device) -> Tensor:
     """Indices that continue 0..size-1 by reflection, without repeating the edge, to a multiple."""
     index = torch.arange(-(-size // multiple) * multiple, device=device)

@@ -90,6 +90,7 @@ def denoise_pages(
     strength: float = 1.0,
     max_bytes: int | None = None,
     seed: int = 0,
+    device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Picture:
     """Take the noise out of a picture or stack, knowing nothing else.
@@ -110,6 +111,8 @@ def denoise_pages(
         What the layers may hold at a time in the last pass, see `pydenoise.inference.denoise`.
     seed : int
         Same seed, same result.
+    device : torch.device or str
+        Where the network learns and computes.
     progress : callable, optional
         Told after each step what `step` it was, of how many `steps`, its `loss`, and the
         `seconds_left`.
@@ -142,7 +145,7 @@ def denoise_pages(
     for index, part in enumerate(parts):
         pages = Picture(picture.samples[part], picture.alpha)
         told = progress and _timed(progress, index, len(parts))
-        network = fit(pages, value_range, recipe, seed=seed, progress=told)
+        network = fit(pages, value_range, recipe, seed=seed, device=device, progress=told)
         denoised = subtract(
             network,
             pages,
@@ -161,6 +164,7 @@ def fit(
     recipe: str | Recipe = "fast",
     *,
     seed: int = 0,
+    device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> nn.Sequential:
     """Learn a network from a picture or stack; `denoise_pages` names the arguments.
@@ -168,17 +172,18 @@ def fit(
     Returns
     -------
     Sequential
-        `pydenoise.models.zero_shot`, in eval mode. It predicts the noise of tensors on the scale
-        on which `value_range` is 0 to 1.
+        `pydenoise.models.zero_shot`, in eval mode, on the device. It predicts the noise of tensors
+        on the scale on which `value_range` is 0 to 1.
     """
     recipe = _recipe(recipe).suited(picture)
-    model = models.zero_shot(picture.colours, dilations=recipe.dilations, seed=seed)
+    model = models.zero_shot(picture.colours, dilations=recipe.dilations, seed=seed).to(device)
     objective = ZeroShot()
     rule = optim.Adam(model.parameters(), recipe.lr, betas=(0.9, recipe.beta2))
     seen = _crops if recipe.side else _whole_pages
     for step, (crop, valid) in enumerate(seen(picture, value_range, recipe, seed), 1):
         rule.lr = recipe.lr * recipe.schedule((step - 1) / recipe.steps)
-        loss = objective.step(model, crop, valid)
+        known = None if valid is None else valid.to(device)
+        loss = objective.step(model, crop.to(device), known)
         if not math.isfinite(loss):
             raise TrainingDiverged(f"the loss is {loss}", step, rule.lr)
         rule.step()

@@ -92,6 +92,7 @@ def test_a_network_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not network.training
     monkeypatch.setattr(builtin, "load_weights", None)
     assert builtin.network_for(picture) is network
+    assert builtin.network_for(picture, "cpu") is network
 
 
 @pytest.mark.parametrize(

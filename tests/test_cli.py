@@ -63,7 +63,6 @@ def test_module_runs_as_the_command() -> None:
         ["denoise", "x.png", "--range", "1", "0"],
         ["denoise", "x.png", "--suffix", "/x"],
         ["denoise", "x.png", "--overwrite", "--skip-existing"],
-        ["denoise", "x.png", "--device", "cuda"],
         ["eval", "--model", "w.safetensors"],
         ["demo", "--seconds", "0"],
         ["train", "photos", "--out", "run", "--pairs", "a", "b"],

@@ -28,7 +28,8 @@ def test_one_picture_and_nothing_else(run: Any, folder: Path, calls: list[dict[s
     assert ended.out.startswith(f"{folder / '0_denoised.png'}\n")
     (call,) = calls
     np.testing.assert_array_equal(call.pop("picture").array, read(photo))
-    terms = {"value_range": None, "strength": 1.0, "max_bytes": None}
+    cpu = torch.device("cpu")
+    terms = {"value_range": None, "strength": 1.0, "max_bytes": None, "device": cpu}
     assert call == {"method": "builtin", **terms}
     again = run("denoise", photo, "--method", "builtin", "--overwrite", "--max-mem", "2M", "--json")
     result = again.json()
@@ -54,6 +55,7 @@ def test_zero_shot_where_it_is_asked_for(
         "strength": 1.0,
         "max_bytes": None,
         "seed": 0,
+        "device": torch.device("cpu"),
     }
 
 
@@ -122,6 +124,7 @@ def test_options_of_zero_shot_go_through(
         "strength": 0.5,
         "max_bytes": 2**21,
         "seed": 7,
+        "device": torch.device("cpu"),
     }
 
 
@@ -154,6 +157,17 @@ def test_options_of_a_model_go_through(
     assert torch.get_num_threads() == before
     result = run("denoise", folder / "1.png", "-m", weights, "--json").json()
     assert (result["method"], result["reason"]) == ("model", f"since one is given: {weights}")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("way", ["builtin", "zero-shot", "model"])
+def test_a_gpu_that_is_not_there_is_an_error(
+    run: Any, folder: Path, weights: Path, calls: list[dict[str, Any]], way: str
+) -> None:
+    words = ["-m", weights] if way == "model" else ["--method", way]
+    ended = run("denoise", folder / "0.png", *words, "--device", "cuda")
+    ended.refusal("error: --device cuda: ", "take --device cpu")
+    assert not calls
 
 
 def test_threads_beyond_all_machines_are_refused(run: Any, folder: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import oracle
 import pytest
 import test_resume as resuming
@@ -21,8 +22,8 @@ from scenes import Scenes
 from torch import Tensor
 
 import pydenoise
-from pydenoise import models, nn, objectives, ops, optim
-from pydenoise.data import Augmented, TensorPairs
+from pydenoise import builtin, models, nn, objectives, ops, optim, tiles, zero_shot
+from pydenoise.data import Augmented, Picture, TensorPairs
 from pydenoise.objectives import Noise2Noise
 from pydenoise.training import train
 
@@ -185,6 +186,28 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path, is_resi
     again, _, stops = resuming.in_pieces(tmp_path / "pieces", stop_at=4, **terms)
     assert stops >= 2
     assert torch.equal(whole.flatten().data, again.flatten().data)
+
+
+@pytest.mark.parametrize("max_bytes", [None, 12_000_000])
+def test_pictures_come_out_as_from_the_processor(max_bytes: int | None) -> None:
+    picture = torch.linspace(0, 1, 3 * 90 * 111).view(3, 90, 111)
+    picture += 0.1 * torch.randn(picture.shape, generator=torch.Generator().manual_seed(1))
+    picture[0, 3, 4] = torch.nan
+    recipe = zero_shot.RECIPES["fast"]._replace(steps=20)
+    ways: list[dict[str, Any]] = [{"value_range": (0, 1)}, {"recipe": recipe}]
+    for way in ways:
+        here, there = (
+            pydenoise.denoise(picture, device=device, max_bytes=max_bytes, **way)
+            for device in ("cpu", "cuda")
+        )
+        assert there.device == picture.device
+        torch.testing.assert_close(there, here, rtol=0, atol=1e-3, equal_nan=True)
+    assert tiles.device(builtin.network_for(Picture.of(np.zeros((4, 4))))).type == "cpu"
+    model = models.small_unet(seed=0).eval()
+    terms: dict[str, Any] = {"strength": 0.7, "value_range": (0, 1)}
+    here = pydenoise.denoise(picture, model, **terms)
+    there = pydenoise.denoise(picture, model.to("cuda"), **terms)
+    torch.testing.assert_close(there, here, rtol=0, atol=1e-4, equal_nan=True)
 
 
 def test_a_stream_of_ones_own() -> None:

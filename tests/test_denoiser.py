@@ -199,6 +199,8 @@ def test_terms_that_do_not_go_together(model: nn.Module) -> None:
         denoise(np.zeros((4, 4)), model, method="zero-shot")
     with pytest.raises(ValueError, match="unknown method 'fast'; known are auto, builtin, zero-"):
         denoise(np.zeros((4, 4)), method="fast")
+    with pytest.raises(TypeError, match=r"move it there: model.to\('cuda:1'\)"):
+        denoise(np.zeros((4, 4)), model, device="cuda:1")
     with pytest.raises(TypeError, match="axes are for arrays"):
         denoise(torch.zeros(4, 4), model, axes="YX")
     with pytest.raises(ValueError, match="name 3 dimensions"):

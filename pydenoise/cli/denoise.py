@@ -138,7 +138,9 @@ def denoise(
             "which gets the same share.",
         ),
     ] = None,
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.AUTO,
+    device: Annotated[
+        Device, typer.Option(help="Where to compute; auto is the CPU.")
+    ] = Device.AUTO,
     threads: Threads = None,
     workers: Annotated[
         int,
@@ -160,10 +162,10 @@ def denoise(
     if suffix is None:
         suffix = RESULT if out is None else ""
     target = Target(out, suffix, overwrite, skip_existing)
-    _check_usage(target, value_range, device)
+    _check_usage(target, value_range)
     own = own_part(part, workers)
     share = None if max_mem is None else max_mem // workers
-    wishes = Wishes(method, model, recipe, per_page, seed, value_range, strength, share)
+    wishes = Wishes(method, model, recipe, per_page, seed, value_range, strength, share, device)
     way = chosen(wishes)
     failures = Failures(keep_going)
     with each_for_itself():
@@ -194,15 +196,13 @@ def denoise(
         raise typer.Exit(1)
 
 
-def _check_usage(target: Target, value_range: tuple[float, float] | None, device: Device) -> None:
+def _check_usage(target: Target, value_range: tuple[float, float] | None) -> None:
     if target.overwrite and target.skip_existing:
         raise typer.BadParameter("give either --overwrite or --skip-existing")
     if Path(f"x{target.suffix}").name != f"x{target.suffix}":
         raise typer.BadParameter(f"--suffix {target.suffix}: expected no folder in it")
     if value_range is not None and not value_range[0] < value_range[1]:
         raise typer.BadParameter(f"--range {value_range[0]:g} {value_range[1]:g}: expected LO < HI")
-    if device is Device.CUDA:
-        raise typer.BadParameter("--device cuda: pictures are denoised on the CPU; leave it out")
 
 
 def _results(

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import typer
 
 from pydenoise.cli.console import refuse
+from pydenoise.cli.machine import Device, place
 from pydenoise.cli.progress import Watcher
 
 if TYPE_CHECKING:
+    import torch
+
     from pydenoise.data import Picture
 
 Check: TypeAlias = "Callable[[Picture], None]"
@@ -67,6 +70,18 @@ class Wishes:
     value_range: tuple[float, float] | None
     strength: float
     max_bytes: int | None
+    device: Device
+
+    @property
+    def place(self) -> torch.device:
+        """The device that computes; the CPU unless a GPU is asked for.
+
+        Raises
+        ------
+        ValueError
+            As `pydenoise.cli.machine.place`.
+        """
+        return place(Device.CPU if self.device is Device.AUTO else self.device)
 
     @property
     def of_zero_shot(self) -> dict[str, object]:
@@ -105,7 +120,7 @@ def _by_model(wishes: Wishes) -> tuple[Check, Denoise]:
     from pydenoise.checkpoint import load_weights
     from pydenoise.inference import check_pages, denoise_pages
 
-    trained, _ = load_weights(wishes.model)
+    trained = load_weights(wishes.model)[0].to(wishes.place)
 
     def check(picture: Picture) -> None:
         check_pages(
@@ -136,9 +151,11 @@ def _by_builtin(wishes: Wishes) -> tuple[Check, Denoise]:
     from pydenoise.builtin import denoise_pages, network_for
     from pydenoise.inference import check_terms, check_tiles
 
+    device = wishes.place
+
     def check(picture: Picture) -> None:
         check_terms(picture, wishes.value_range, wishes.strength)
-        check_tiles(network_for(picture), picture, wishes.max_bytes)
+        check_tiles(network_for(picture, device), picture, wishes.max_bytes)
 
     def denoise(picture: Picture, progress: Watcher) -> Picture:
         return denoise_pages(
@@ -146,6 +163,7 @@ def _by_builtin(wishes: Wishes) -> tuple[Check, Denoise]:
             value_range=wishes.value_range,
             strength=wishes.strength,
             max_bytes=wishes.max_bytes,
+            device=device,
             progress=progress,
         )
 
@@ -160,6 +178,8 @@ def _by_zero_shot(wishes: Wishes) -> tuple[Check, Denoise]:
     from pydenoise.inference import check_terms
     from pydenoise.zero_shot import denoise_pages
 
+    device = wishes.place
+
     def check(picture: Picture) -> None:
         check_terms(picture, wishes.value_range, wishes.strength)
 
@@ -172,6 +192,7 @@ def _by_zero_shot(wishes: Wishes) -> tuple[Check, Denoise]:
             value_range=wishes.value_range,
             strength=wishes.strength,
             seed=wishes.seed or 0,
+            device=device,
             progress=progress,
         )
 
