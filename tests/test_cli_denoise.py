@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 from terminal import picture
 
@@ -190,7 +191,17 @@ def test_a_picture_that_teaches_nothing_is_warned_of(run: Any, tmp_path: Path, v
     assert ended.code == 0
     assert f"warning: {path}: holds no two different numbers, so that no noise" in ended.err
     np.testing.assert_array_equal(np.load(tmp_path / "empty_denoised.npy"), np.load(path))
+    (file,) = run("denoise", path, "--overwrite", "--json").json()["files"]
+    assert len(file["warnings"]) == 1
+    assert file["warnings"][0].startswith("holds no two different numbers")
     assert "warning" not in run("denoise", path, "--strength", "0", "--overwrite").err
+
+
+def test_what_a_format_cannot_hold_is_warned_of(run: Any, folder: Path, tmp_path: Path) -> None:
+    with Image.open(folder / "0.png") as photo:
+        photo.save(tmp_path / "x.png", dpi=(100, 100))
+    (file,) = run("denoise", tmp_path / "x.png", "-o", tmp_path / "x.npy", "--json").json()["files"]
+    assert any("resolution" in warning for warning in file["warnings"])
 
 
 def test_a_dry_run_refuses_what_the_run_refuses(run: Any, tmp_path: Path, weights: Path) -> None:

@@ -179,16 +179,19 @@ def _write(text: str) -> None:
 
 
 @contextmanager
-def saying_warnings(where: str = "") -> Iterator[None]:
-    """What is warned of within, a line each on stderr, with a file's name in front if need be."""
+def saying_warnings(where: str = "") -> Iterator[list[str]]:
+    """What is warned of within, a line each on stderr, with a file's name in front if need be;
+    gives the warnings, which grow meanwhile."""
+    found: list[str] = []
 
     def tell(message: Warning | str, *_: Any, **__: Any) -> None:
+        found.append(str(message))
         say(f"warning: {where}{message}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.showwarning = tell
-        yield
+        yield found
 
 
 def print_json(result: Mapping[str, Any]) -> None:

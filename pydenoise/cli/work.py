@@ -65,11 +65,12 @@ class Task(NamedTuple):
 
 
 class Done(NamedTuple):
-    """A job that is done."""
+    """A job that is done, and what was warned of meanwhile beside its `measures`."""
 
     job: Job
     method: MethodName
     measures: Measures
+    warnings: list[str]
     pixels: int
     seconds: float
 
@@ -80,6 +81,7 @@ class Done(NamedTuple):
             "output": str(self.job.destination),
             "method": self.method,
             "seconds": self.seconds,
+            "warnings": self.warnings,
             "measures": self.measures.as_dict(),
         }
 
@@ -104,12 +106,13 @@ def perform(
     began = time.perf_counter()
     picture, clean = reading.checked(job, method)
     taken = taken_for(job, picture, method)
-    with naming(job.source), saying_warnings(f"{job.source}: "):
+    with naming(job.source), saying_warnings(f"{job.source}: ") as found:
         denoised = taken.denoise(picture, watcher)
         measures = measure(picture, denoised, clean)
-    _write(job.destination, denoised, overwrite)
+    with saying_warnings() as lost:
+        _write(job.destination, denoised, overwrite)
     seconds = time.perf_counter() - began
-    return Done(job, taken.name, measures, picture.samples[..., 0].size, seconds)
+    return Done(job, taken.name, measures, found + lost, picture.samples[..., 0].size, seconds)
 
 
 def taken_for(job: Job, picture: Picture, method: Method) -> Method:
@@ -138,5 +141,4 @@ def _write(destination: Path, picture: Picture, overwrite: bool) -> None:
     from pydenoise.data import write_picture
 
     destination.parent.mkdir(parents=True, exist_ok=True)
-    with saying_warnings():
-        write_picture(destination, picture, overwrite=overwrite)
+    write_picture(destination, picture, overwrite=overwrite)
