@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pydenoise import comparison
+from pydenoise.data import write
 
 
 def test_methods_side_by_side(
@@ -39,6 +41,22 @@ def test_methods_on_the_courses_file(run: Any, course_file: Path) -> None:
     result = run("eval", course_file, "--methods", "wavelet", "--json").json()
     assert result["pictures"] == 20
     assert result["methods"]["wavelet"]["ssim"] is not None
+
+
+def test_the_range_is_what_psnr_goes_by(run: Any, tmp_path: Path) -> None:
+    """12 bits in 16: an error of 5 in 100 of the range, by either kind of noise."""
+    rng = np.random.default_rng(0)
+    clean = rng.integers(1000, 3000, (64, 64), dtype=np.uint16)
+    noisy = np.clip(clean + rng.normal(0, 0.05 * 4095, clean.shape), 0, 65535).astype(np.uint16)
+    for name, pixels in (("clean", clean), ("noisy", noisy)):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "x.png", pixels)
+    words = ("eval", "--methods", "tv", "--json", "--range", "0", "4095")
+    of_pairs = run(*words, "--pairs", tmp_path / "noisy", tmp_path / "clean").json()
+    drawn = run(*words, tmp_path / "clean", "--noise", f"gauss:{0.05 * 255}").json()
+    for result in (of_pairs, drawn):
+        assert result["psnr_noisy"] == pytest.approx(26.0, abs=0.3)
+    run("eval", tmp_path / "clean", "--range", "1", "0", "--noise", "gauss:9").refusal("LO < HI")
 
 
 def test_methods_that_are_refused(run: Any, folder: Path, weights: Path) -> None:

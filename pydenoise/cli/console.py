@@ -88,6 +88,12 @@ def explained(error: Exception) -> str:
     return text
 
 
+def check_range(value_range: tuple[float, float] | None) -> None:
+    """Refuse a --range that does not rise."""
+    if value_range is not None and not value_range[0] < value_range[1]:
+        raise typer.BadParameter(f"--range {value_range[0]:g} {value_range[1]:g}: expected LO < HI")
+
+
 def refuse(options: Mapping[str, object], reason: str) -> None:
     """No option that is given, one that is not None, may be dropped silently."""
     for name, given in options.items():

@@ -17,6 +17,7 @@ from pydenoise.cli.console import (
     Json,
     Overwrite,
     Weights,
+    check_range,
     each_for_itself,
     print_json,
     say,
@@ -201,8 +202,7 @@ def _check_usage(target: Target, value_range: tuple[float, float] | None) -> Non
         raise typer.BadParameter("give either --overwrite or --skip-existing")
     if Path(f"x{target.suffix}").name != f"x{target.suffix}":
         raise typer.BadParameter(f"--suffix {target.suffix}: expected no folder in it")
-    if value_range is not None and not value_range[0] < value_range[1]:
-        raise typer.BadParameter(f"--range {value_range[0]:g} {value_range[1]:g}: expected LO < HI")
+    check_range(value_range)
 
 
 def _results(

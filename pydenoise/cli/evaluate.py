@@ -15,6 +15,7 @@ from pydenoise.cli.console import (
     Json,
     Seed,
     Weights,
+    check_range,
     print_json,
     print_measures,
     print_table,
@@ -56,16 +57,25 @@ def evaluate(
         tuple[Path, Path] | None,
         typer.Option(metavar="NOISY CLEAN", help="Two folders with matching names."),
     ] = None,
+    value_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            "--range",
+            metavar="LO HI",
+            help="Numbers of the files that count as 0 and 1, which PSNR goes by; the model's own "
+            "if omitted, or the range of their dtype.",
+        ),
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Measure trained weights, or methods side by side: PSNR and SSIM against clean pictures."""
-    _check_usage(data, noise, pairs)
+    _check_usage(data, noise, pairs, value_range)
     from pydenoise.checkpoint import load_weights
 
     chosen = _chosen(methods, model)
     trained = load_weights(model)[0] if model else None
-    value_range = trained.value_range if trained else None
+    value_range = value_range or (trained.value_range if trained else None)
     pictures, about = _noisy_and_clean(data, noise, pairs, seed, value_range)
     if methods:
         _compare(chosen, model, pictures, about, as_json)
@@ -163,7 +173,12 @@ def _telling(method: str, count: int, measured: Iterator[Measured]) -> Iterator[
         yield picture
 
 
-def _check_usage(data: Path | None, noise: str | None, pairs: tuple[Path, Path] | None) -> None:
+def _check_usage(
+    data: Path | None,
+    noise: str | None,
+    pairs: tuple[Path, Path] | None,
+    value_range: ValueRange,
+) -> None:
     if (data is None) == (pairs is None):
         raise typer.BadParameter("give either DATA or --pairs NOISY CLEAN")
     is_folder = data is not None and data.suffix != ".pkl"
@@ -171,6 +186,9 @@ def _check_usage(data: Path | None, noise: str | None, pairs: tuple[Path, Path] 
         raise typer.BadParameter("--noise is for a folder of clean pictures alone")
     if noise is None and is_folder:
         raise typer.BadParameter(f"clean pictures need noise: add --noise, {NOISE_FORMS}")
+    check_range(value_range)
+    if value_range is not None and data is not None and not is_folder:
+        raise typer.BadParameter("--range is for pictures: the course's file is of 8 bits")
 
 
 def _chosen(methods: str | None, model: Path | None) -> list[str]:

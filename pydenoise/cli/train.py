@@ -18,6 +18,7 @@ from pydenoise.cli.console import (
     Json,
     Overwrite,
     Seed,
+    check_range,
     print_json,
     print_measures,
     refuse,
@@ -210,8 +211,7 @@ def train(
         raise typer.BadParameter("--lazy and --no-lazy are for a folder of pictures alone")
     if optimizer is not OptimizerName.SGD:
         refuse({"momentum": momentum}, f"is for --optimizer sgd alone, not {optimizer}")
-    if value_range is not None and not value_range[0] < value_range[1]:
-        raise typer.BadParameter("--range expects two numbers, the lower first")
+    check_range(value_range)
     if resume and overwrite:
         raise typer.BadParameter("give either --resume or --overwrite")
     if not deterministic:
