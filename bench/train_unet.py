@@ -2,6 +2,7 @@
 
     python bench/train_unet.py targets PHOTOGRAPHS EVALUATION [--arms NAME...] [--seeds 0 1 2]
     python bench/train_unet.py pairs PHOTOGRAPHS [--arms NAME...] [--seeds 0]
+    python bench/train_unet.py report
 
 `targets`: noise of sigma 25 on crops of the photographs; the target is another noisy picture, or
 the clean one, or there is none and each photograph is noisy once and for all (Neighbor2Neighbor).
@@ -11,6 +12,7 @@ Measured on the whole pictures of EVALUATION. `pairs`: the report's 50,000 point
 Minutes are those of two cores: each is 120 seconds of processor time. Each figure is a line of
 bench/results/unet.jsonl when it is there; a run that was interrupted goes on where it stopped, one
 that has ended is not repeated, and several can go on side by side with other seeds or arms.
+`report` makes the tables of README.md and bench/results/unet.png of these lines.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
 import readme
 import recipe
+from matplotlib.figure import Figure
 from timed import TimedRun
 
 from pydenoise import data, inference, metrics, models, nn, ops, optim
@@ -31,9 +35,11 @@ from pydenoise.data.noise import unit
 from pydenoise.objectives import Neighbor2Neighbor, Noise2Noise, Objective
 
 RESULTS = readme.RESULTS / "unet.jsonl"
+CURVE = readme.RESULTS / "unet.png"
 SNAPSHOTS = recipe.CACHE.parent / "unet"
 NOISE, CROP, PAIRS_AN_EPOCH, NOISE_SEED = "gauss:25", 64, 8192, 1
 CORE_SECONDS = 120  # of a minute of two cores
+COLOURS = {"clean targets": "#6b6b6b", "noisy targets": "#0b6e99", "single pictures": "#c25b12"}
 
 
 class CleanTargets(data.NoiseModel):
@@ -179,23 +185,126 @@ def keep(record: dict[str, Any]) -> None:
     """Append a record to the results, and show it."""
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     with RESULTS.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({**record, "config": ops.show_config().splitlines()}) + "\n")
+        about = {"commit": readme.commit(), "config": ops.show_config().splitlines()}
+        file.write(json.dumps({**record, **about}) + "\n")
     print(json.dumps(record), flush=True)
+
+
+class Curves:
+    """The records of a task: what it came to, by arm, seed and minutes."""
+
+    def __init__(self, task: str) -> None:
+        self.records = [record for record in kept() if record["task"] == task]
+        self.noisy = fmean(record["psnr_noisy"] for record in self.records)
+        self.minutes = sorted({record["minutes"] for record in self.records})
+
+    def arms(self) -> list[str]:
+        return list(dict.fromkeys(record["arm"] for record in self.records))
+
+    def at(self, arm: str, minutes: float) -> dict[int, dict[str, Any]]:
+        """By seed."""
+        records = (r for r in self.records if r["arm"] == arm and r["minutes"] == minutes)
+        return {record["seed"]: record for record in sorted(records, key=lambda r: r["seed"])}
+
+    def psnr(self, arm: str, minutes: float) -> dict[int, float]:
+        """dB by seed."""
+        return {seed: r["psnr_per_image"] for seed, r in self.at(arm, minutes).items()}
+
+    def about(self) -> str:
+        """Which commits were measured."""
+        return f"pydenoise at {', '.join(sorted({record['commit'] for record in self.records}))}"
+
+
+def targets_table(curves: Curves) -> str:
+    def each(values: dict[int, float], form: str) -> str:
+        found = [format(value, form) for value in values.values()]
+        mean = format(fmean(values.values()), form)
+        return mean if len(found) == 1 else f"{mean} ({', '.join(found)})"
+
+    rows = []
+    for arm in COLOURS:
+        found = [curves.psnr(arm, minutes) for minutes in curves.minutes]
+        gain = fmean(found[-1].values()) - curves.noisy
+        rows.append([arm, *(each(values, ".2f") for values in found), f"{gain:+.2f}"])
+    behind = []
+    for minutes in curves.minutes:
+        noisy, clean = (curves.psnr(f"{kind} targets", minutes) for kind in ("noisy", "clean"))
+        behind.append(each({seed: noisy[seed] - clean[seed] for seed in noisy}, "+.2f"))
+    rows.append(["noisy less clean", *behind, ""])
+    titles = ["dB", *(f"{minutes:g} minutes" for minutes in curves.minutes), "gain"]
+    return (
+        f"Set14 at sigma 25, noisy input {curves.noisy:.2f} dB; mean (each seed); {curves.about()}."
+        f"\n\n{readme.table(titles, rows)}\n\n"
+        f"![PSNR against minutes]({CURVE.relative_to(readme.ROOT)})"
+    )
+
+
+def pairs_table(curves: Curves) -> str:
+    rows = []
+    for arm in curves.arms():
+        for minutes in curves.minutes:
+            for record in curves.at(arm, minutes).values():
+                gain = record["psnr_per_image"] - record["psnr_noisy"]
+                rows.append(
+                    [
+                        *(arm, f"{record['weights']:,}", f"{record['seconds']:.0f}"),
+                        *(f"{record['steps']:,}", f"{record['psnr_per_image']:.2f}"),
+                        *(f"{gain:+.2f}", f"{record['psnr_global']:.2f}"),
+                    ]
+                )
+    titles = ["", "weights", "seconds of a core", "steps of 16", "per-image dB", "gain"]
+    table = readme.table([*titles, "global dB"], rows)
+    return f"Noisy input {curves.noisy:.2f} dB; {curves.about()}.\n\n{table}"
+
+
+def draw(path: Path, curves: Curves) -> None:
+    """PSNR against minutes: a line through the means, a point for each seed."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for arm, colour in COLOURS.items():
+        found = [curves.psnr(arm, minutes) for minutes in curves.minutes]
+        means = [fmean(values.values()) for values in found]
+        axes.plot(curves.minutes, means, color=colour, label=arm, linewidth=1.5)
+        for minutes, values in zip(curves.minutes, found, strict=True):
+            axes.plot([minutes] * len(values), list(values.values()), "o", color=colour, ms=4)
+    axes.set_xticks(curves.minutes)
+    axes.set_xlabel("minutes of two cores")
+    axes.set_ylabel(f"PSNR, dB (noisy: {curves.noisy:.2f})")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=100)
+
+
+def write_report() -> None:
+    """The tables and the curve of what is kept."""
+    targets = Curves("targets")
+    draw(CURVE, targets)
+    for name, text in {
+        "unet-targets": targets_table(targets),
+        "unet-pairs": pairs_table(Curves("pairs")),
+    }.items():
+        print(text)
+        readme.fill(name, text)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("task", choices=["targets", "pairs"])
-    parser.add_argument("photographs", type=Path)
+    parser.add_argument("task", choices=["targets", "pairs", "report"])
+    parser.add_argument("photographs", type=Path, nargs="?")
     parser.add_argument("evaluation", type=Path, nargs="?", help="a folder, for targets")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--arms", nargs="+", help="names of what is compared; all if omitted")
     parser.add_argument("--minutes", type=float, nargs="+", default=[5, 15, 30])
     arguments = parser.parse_args()
-    if (arguments.task == "targets") != (arguments.evaluation is not None):
+    folders = [folder for folder in (arguments.photographs, arguments.evaluation) if folder]
+    if len(folders) != {"targets": 2, "pairs": 1, "report": 0}[arguments.task]:
         parser.error(
-            "targets takes a folder of photographs and one to evaluate on, pairs takes one"
+            "targets takes a folder of photographs and one to evaluate on, pairs takes one, report "
+            "takes none"
         )
+    if arguments.task == "report":
+        return write_report()
     if arguments.task == "targets":
         arms, measure = target_arms(arguments.photographs), measure_on(arguments.evaluation)
     else:
