@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pydenoise import builtin, inference, optim, zero_shot
+from pydenoise import builtin, inference, ops, optim, zero_shot
 from pydenoise.checkpoint import load_weights
 from pydenoise.data import PairSource, Picture, TensorPairs
 from pydenoise.nn import Module
@@ -80,7 +80,8 @@ def denoise(
         For anything else, terms of zero-shot beside a model or another method, or a device beside
         a Module.
     ValueError
-        For methods, shapes, modes, axes, ranges and strengths that are none of the above.
+        For methods, shapes, modes, axes, ranges and strengths that are none of the above; for a GPU
+        that is not there.
 
     Examples
     --------
@@ -96,6 +97,9 @@ def denoise(
         raise TypeError(
             f"denoise: a Module computes where it lies; move it there: model.to({str(device)!r})"
         )
+    place = torch.device("cpu" if device is None else device)
+    if place.type == "cuda" and (missing := ops.backends()["cuda"]):
+        raise ValueError(f"denoise: device {device}: {missing}; take 'cpu'")
     pages, back = _pages(picture, axes)
     terms: dict[str, Any] = {
         "value_range": value_range,
@@ -106,15 +110,12 @@ def denoise(
         is_for_builtin = pages.colours in builtin.NETWORKS and not zero_shot_terms
         method = "builtin" if is_for_builtin else "zero-shot"
     if method == "zero-shot":
-        terms["device"] = device or "cpu"
-        return back(zero_shot.denoise_pages(pages, **terms, **zero_shot_terms))
+        return back(zero_shot.denoise_pages(pages, device=place, **terms, **zero_shot_terms))
     if zero_shot_terms:
         raise TypeError(f"denoise: {', '.join(zero_shot_terms)} is for zero-shot, without a model")
     if model is None:
-        return back(builtin.denoise_pages(pages, device=device or "cpu", **terms))
-    network = _network(model)
-    if device is not None:
-        network.to(device)
+        return back(builtin.denoise_pages(pages, device=place, **terms))
+    network = model if isinstance(model, Module) else _network(model).to(place)
     return back(inference.denoise_pages(network, pages, **terms))
 
 
@@ -177,7 +178,7 @@ class Denoiser:
         return self
 
     def denoise(self, picture: Anything, **terms: Any) -> Anything:
-        """`pydenoise.denoise` with this network; its other terms as there."""
+        """`pydenoise.denoise` with this network, where that lies; its other terms as there."""
         return denoise(picture, self.model, **terms)
 
 

@@ -24,6 +24,7 @@ _FLATTEST = 0.03  # share of the blocks that the noise is looked at in
 _FEWEST_BLOCKS = 64
 _CUT_OFF_UP_TO = 0.25  # share of a block
 _WHITE_UP_TO = 0.15
+_ALTERNATES_FROM = -0.4
 _UNCLIPPED_UP_TO = 0.01
 _UNSEEN_UP_TO_255 = 5.0
 
@@ -69,6 +70,12 @@ class Diagnosis:
         return self.noise_correlation is not None and sum(self.noise_correlation) > 2 * _WHITE_UP_TO
 
     @property
+    def is_pattern(self) -> bool:
+        """Whether what was taken out alternates from pixel to pixel, which noise does not."""
+        removed = self.removed_correlation
+        return removed is not None and min(removed) < _ALTERNATES_FROM
+
+    @property
     def is_clipped(self) -> bool:
         """Whether noise that can be seen was cut off, so that its mean there is no longer zero."""
         is_seen = self.noise_255 is not None and self.noise_255 > _UNSEEN_UP_TO_255
@@ -84,6 +91,12 @@ class Diagnosis:
                 "processing make it; what learns from one picture, or from independent noise, "
                 "takes little of it out: try --shrink 2, or a model trained on pairs of captures "
                 "(pydenoise train --pairs)"
+            )
+        if self.is_pattern:
+            found.append(
+                "what was taken out alternates from pixel to pixel, as fine patterns do and noise "
+                "does not: compare the two, and keep the noisy one, or train a model on pictures "
+                "of this kind (pydenoise train)"
             )
         if self.is_clipped:
             found.append(

@@ -16,6 +16,7 @@ from pydenoise import models, nn, optim
 from pydenoise.data import Picture, generator, to_tensor
 from pydenoise.data.gaps import filled, valid_pixels
 from pydenoise.divergence import TrainingDiverged
+from pydenoise.inference import check_terms, check_tiles
 from pydenoise.meter import Progress
 from pydenoise.objectives import ZeroShot
 from pydenoise.subtraction import scale, subtract
@@ -132,11 +133,14 @@ def denoise_pages(
     Raises
     ------
     ValueError
-        For an unknown recipe, and as `map_pages`.
+        For an unknown recipe; when `max_bytes` does not hold the smallest tile; and as `map_pages`.
     pydenoise.training.TrainingDiverged
         When the loss is not finite any more.
     """
     recipe = _recipe(recipe)
+    check_pages(
+        picture, recipe=recipe, value_range=value_range, strength=strength, max_bytes=max_bytes
+    )
     value_range = scale(picture, value_range, strength)
     if value_range is None:
         return picture.with_samples(picture.samples.copy())
@@ -156,6 +160,21 @@ def denoise_pages(
         )
         output[part] = denoised.samples
     return picture.with_samples(output)
+
+
+def check_pages(
+    picture: Picture,
+    *,
+    recipe: str | Recipe = "fast",
+    value_range: tuple[float, float] | None = None,
+    strength: float = 1.0,
+    max_bytes: int | None = None,
+) -> None:
+    """Refuse, before any work, a picture or terms that `denoise_pages` says that it refuses."""
+    check_terms(picture, value_range, strength)
+    if max_bytes is not None:
+        network = models.zero_shot(picture.colours, dilations=_recipe(recipe).dilations, seed=0)
+        check_tiles(network, picture, max_bytes)
 
 
 def fit(

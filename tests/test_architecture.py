@@ -60,7 +60,7 @@ MAY_IMPORT = {
     "inference": NETWORK | LEAVES | {"meter", "tiles"},
     "subtraction": NETWORK | LEAVES | {"inference", "meter", "tiles"},
     "builtin": {"nn", "data", "checkpoint", "meter", "subtraction"},
-    "zero_shot": NETWORK | LEAVES | {"divergence", "meter", "subtraction"},
+    "zero_shot": NETWORK | LEAVES | {"divergence", "inference", "meter", "subtraction"},
     "classic": set(),
     "comparison": LEAVES | METHODS,
     "denoiser": NETWORK | LEAVES | {"training", "inference", "builtin", "zero_shot"},

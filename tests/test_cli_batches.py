@@ -15,6 +15,34 @@ from terminal import listing, picture
 from pydenoise.data import write
 
 
+def test_what_is_no_file_is_refused_and_the_rest_done(run: Any, tmp_path: Path) -> None:
+    write(tmp_path / "1.png", picture(1))
+    os.mkfifo(tmp_path / "pipe.png")
+    words = ("denoise", tmp_path / "pipe.png", tmp_path / "1.png", "-o", tmp_path / "out")
+    wrong = f"error: {tmp_path / 'pipe.png'}: is a device or a pipe; expected a file or a folder"
+    run(*words).refusal(wrong)
+    ended = run(*words, "--keep-going")
+    assert ended.code == 1
+    assert wrong in ended.err
+    assert names(tmp_path / "out") == ["1.png"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_what_may_not_be_read_is_told_and_the_rest_done(
+    run: Any, tmp_path: Path, is_folder: bool
+) -> None:
+    write(tmp_path / "1.png", picture(1))
+    closed = tmp_path / "closed.png"
+    closed.mkdir() if is_folder else closed.write_bytes((tmp_path / "1.png").read_bytes())
+    closed.chmod(0)
+    ended = run("denoise", closed, tmp_path / "1.png", "-o", tmp_path / "out", "--keep-going")
+    closed.chmod(0o700)
+    assert ended.code == 1
+    assert f"error: {closed}: " in ended.err
+    assert names(tmp_path / "out") == ["1.png"]
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """Pictures and other files at several depths."""

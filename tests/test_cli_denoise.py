@@ -129,12 +129,12 @@ def test_options_of_zero_shot_go_through(
     }
 
 
-@pytest.mark.parametrize("way", ["model", "builtin"])
+@pytest.mark.parametrize("way", ["model", "builtin", "zero-shot"])
 @pytest.mark.parametrize("more", [[], ["--dry-run"], ["--keep-going"]])
 def test_too_little_memory_is_told_before_any_work(
     run: Any, folder: Path, weights: Path, calls: list[dict[str, Any]], way: str, more: list[str]
 ) -> None:
-    words = ["-m", weights] if way == "model" else []
+    words = ["-m", weights] if way == "model" else ["--method", way]
     ended = run("denoise", folder / "0.png", *words, "--max-mem", "1000", *more)
     assert ended.code == (1 if more == ["--keep-going"] else 2)
     assert f"error: {folder / '0.png'}: denoise: max_bytes=1000 does not hold" in ended.err
@@ -169,6 +169,12 @@ def test_a_gpu_that_is_not_there_is_an_error(
     ended = run("denoise", folder / "0.png", *words, "--device", "cuda")
     ended.refusal("error: --device cuda: ", "take --device cpu")
     assert not calls
+
+
+def test_a_folder_that_is_not_there_is_to_be_made(run: Any, folder: Path, tmp_path: Path) -> None:
+    ended = run("denoise", folder / "0.png", "-o", f"{tmp_path / 'new'}/")
+    ended.refusal(f"{tmp_path / 'new'}: is no folder that is there", f"{tmp_path / 'new'}.png")
+    assert not (tmp_path / "new").exists()
 
 
 def test_threads_beyond_all_machines_are_refused(run: Any, folder: Path) -> None:

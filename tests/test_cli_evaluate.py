@@ -56,7 +56,19 @@ def test_the_range_is_what_psnr_goes_by(run: Any, tmp_path: Path) -> None:
     drawn = run(*words, tmp_path / "clean", "--noise", f"gauss:{0.05 * 255}").json()
     for result in (of_pairs, drawn):
         assert result["psnr_noisy"] == pytest.approx(26.0, abs=0.3)
-    run("eval", tmp_path / "clean", "--range", "1", "0", "--noise", "gauss:9").refusal("LO < HI")
+    for ends in (("1", "0"), ("0", "inf"), ("nan", "1")):
+        run("eval", tmp_path / "clean", "--range", *ends, "--noise", "gauss:9").refusal("LO < HI")
+
+
+def test_numbers_of_an_unknown_range_are_refused(run: Any, tmp_path: Path, weights: Path) -> None:
+    folder = tmp_path / "deep"
+    folder.mkdir()
+    np.save(folder / "x.npy", np.linspace(0, 1e5, 400, dtype=np.float32).reshape(20, 20))
+    for ways in (("--methods", "tv"), ("-m", weights)):
+        for data in ((folder, "--noise", "gauss:25"), ("--pairs", folder, folder)):
+            ended = run("eval", *data, *ways)
+            ended.refusal("numbers up to 100000, expected 0 to 1; ", "--range LO HI")
+    assert run("eval", folder, "--noise", "gauss:5", *ways, "--range", "0", "1e5").code == 0
 
 
 def test_methods_that_are_refused(run: Any, folder: Path, weights: Path) -> None:

@@ -201,6 +201,9 @@ def test_terms_that_do_not_go_together(model: nn.Module) -> None:
         denoise(np.zeros((4, 4)), method="fast")
     with pytest.raises(TypeError, match=r"move it there: model.to\('cuda:1'\)"):
         denoise(np.zeros((4, 4)), model, device="cuda:1")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="device cuda: "):
+            denoise(np.zeros((4, 4)), device="cuda")
     with pytest.raises(TypeError, match="axes are for arrays"):
         denoise(torch.zeros(4, 4), model, axes="YX")
     with pytest.raises(ValueError, match="name 3 dimensions"):

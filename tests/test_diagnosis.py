@@ -133,6 +133,17 @@ def test_texture_does_not_count() -> None:
     assert not diagnose(rounded(picture + rng.normal(0, 8, picture.shape))).is_correlated
 
 
+def test_a_fine_pattern_that_was_taken_out_is_warned_of() -> None:
+    rng = np.random.default_rng(6)
+    noise = rng.normal(0, 2, (60, 60))
+    scene = np.full((60, 60), 120.0)
+    assert not diagnose(scene + noise, scene).is_pattern
+    for pattern in (np.indices((60, 60)).sum(axis=0) % 2, np.indices((60, 60))[0] % 2):
+        measured = diagnose(scene + 40 * pattern + noise, scene)
+        assert measured.is_pattern
+        assert any("alternates from pixel to pixel" in each for each in measured.warnings)
+
+
 def test_what_was_removed_is_correlated_as_defined() -> None:
     rng = np.random.default_rng(5)
     removed = convolve(rng.normal(0, 5, (40, 50)), np.array([[0, 0, 0], [1, 1, 0], [0, 0.2, 0]]))

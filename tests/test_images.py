@@ -12,7 +12,7 @@ import tifffile
 from pictures import one_line, random_picture, smooth_picture
 from PIL import Image
 
-from pydenoise.data import ImageError, read, write
+from pydenoise.data import ImageError, read, read_picture, write
 
 LOSSLESS = [".png", ".tif", ".tiff", ".bmp", ".webp"]
 LAYERS = [None, 1, 2, 3, 4]
@@ -219,3 +219,19 @@ def test_the_limit_is_the_callers(tmp_path: Path, recwarn: pytest.WarningsRecord
     Image.new("1", (13000, 7500)).save(tmp_path / "large.png")  # where Pillow only warns
     assert read(tmp_path / "large.png").shape == (7500, 13000)
     assert not recwarn.list
+
+
+def test_a_shape_that_says_too_little_is_asked_about(tmp_path: Path) -> None:
+    np.save(tmp_path / "p.npy", np.zeros((40, 30, 5), np.uint16))
+    with pytest.raises(ImageError, match="many channels; name its dimensions: --axes TYX or YXS"):
+        read_picture(tmp_path / "p.npy")
+    assert read_picture(tmp_path / "p.npy", axes="TYX").samples.shape == (40, 30, 5, 1)
+    assert read_picture(tmp_path / "p.npy", axes="YXS").samples.shape == (1, 40, 30, 5)
+
+
+def test_a_shape_below_nothing_is_damage(tmp_path: Path) -> None:
+    np.save(tmp_path / "p.npy", np.zeros((5, 5), np.uint16))
+    content = (tmp_path / "p.npy").read_bytes()
+    (tmp_path / "p.npy").write_bytes(content.replace(b"(5, 5), ", b"(-5, 5),"))
+    with pytest.raises(ImageError, match=r"its shape is \(-5, 5\)"):
+        read_picture(tmp_path / "p.npy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import warnings
@@ -89,9 +90,10 @@ def explained(error: Exception) -> str:
 
 
 def check_range(value_range: tuple[float, float] | None) -> None:
-    """Refuse a --range that does not rise."""
-    if value_range is not None and not value_range[0] < value_range[1]:
-        raise typer.BadParameter(f"--range {value_range[0]:g} {value_range[1]:g}: expected LO < HI")
+    """Refuse a --range that does not rise, or has no end."""
+    if value_range is not None and not -math.inf < value_range[0] < value_range[1] < math.inf:
+        low, high = value_range
+        raise typer.BadParameter(f"--range {low:g} {high:g}: expected finite numbers, LO < HI")
 
 
 def refuse(options: Mapping[str, object], reason: str) -> None:

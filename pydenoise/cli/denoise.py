@@ -45,7 +45,9 @@ def _bytes(text: str) -> int:
 def denoise(
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="IN...", help="Pictures, folders of them, or quoted patterns."),
+        typer.Argument(
+            metavar="IN...", help="Pictures, folders of them, or quoted patterns.", readable=False
+        ),
     ],
     out: Annotated[
         Path | None,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     NoisyAndClean: TypeAlias = tuple[Tensor, Tensor]
 
 _SECONDS_BETWEEN_LINES = 5.0
+_FAR_FROM_UNIT = 10
 
 
 def evaluate(
@@ -63,7 +64,7 @@ def evaluate(
             "--range",
             metavar="LO HI",
             help="Numbers of the files that count as 0 and 1, which PSNR goes by; the model's own "
-            "if omitted, or the range of their dtype.",
+            "if omitted, or the range of their dtype; needed for floating point beyond 0 to 1.",
         ),
     ] = None,
     seed: Seed = 0,
@@ -77,6 +78,8 @@ def evaluate(
     trained = load_weights(model)[0] if model else None
     value_range = value_range or (trained.value_range if trained else None)
     pictures, about = _noisy_and_clean(data, noise, pairs, seed, value_range)
+    if value_range is None:
+        _refuse_unknown_range(pictures)
     if methods:
         _compare(chosen, model, pictures, about, as_json)
     else:
@@ -226,6 +229,16 @@ def _noisy_and_clean(
         return [(scaled(noisy), scaled(clean))], str(data)
     assert noise is not None
     return _with_noise(data, noise, seed, value_range), f"{data} with {noise}, seed {seed}"
+
+
+def _refuse_unknown_range(pictures: list[NoisyAndClean]) -> None:
+    """Whole numbers are on the scale of their dtype, floating point must be."""
+    largest = max(clean.abs().max().item() for _, clean in pictures)
+    if largest > _FAR_FROM_UNIT:
+        raise typer.BadParameter(
+            f"the pictures hold numbers up to {largest:g}, expected 0 to 1; say which of them are "
+            "black and white: --range LO HI"
+        )
 
 
 def _with_noise(

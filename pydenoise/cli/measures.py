@@ -66,7 +66,7 @@ def check_reference(noisy: Picture, clean: Picture) -> None:
     """Refuse, with a ValueError, a clean picture of another size, or of whole numbers of another
     depth; a mean of captures may well be floating point."""
     if _size(noisy) != _size(clean):
-        raise ValueError(f"has {_size(noisy)}, the reference {_size(clean)}; expected one size")
+        raise ValueError(f"has {_size(noisy)}, the reference {_size(clean)}; expected the same")
     ours, theirs = noisy.samples.dtype, clean.samples.dtype
     if ours != theirs and "f" not in (ours.kind, theirs.kind):
         raise ValueError(f"holds {ours}, the reference {theirs}; expected one depth: convert one")

@@ -175,18 +175,23 @@ def _by_zero_shot(wishes: Wishes) -> tuple[Check, Denoise]:
         {"model": wishes.model}, "is for another method: zero-shot learns from the picture itself"
     )
 
-    from pydenoise.inference import check_terms
-    from pydenoise.zero_shot import denoise_pages
+    from pydenoise.zero_shot import check_pages, denoise_pages
 
-    device = wishes.place
+    device, recipe = wishes.place, (wishes.recipe or Recipe.FAST).value
 
     def check(picture: Picture) -> None:
-        check_terms(picture, wishes.value_range, wishes.strength)
+        check_pages(
+            picture,
+            recipe=recipe,
+            value_range=wishes.value_range,
+            strength=wishes.strength,
+            max_bytes=wishes.max_bytes,
+        )
 
     def denoise(picture: Picture, progress: Watcher) -> Picture:
         return denoise_pages(
             picture,
-            recipe=(wishes.recipe or Recipe.FAST).value,
+            recipe=recipe,
             max_bytes=wishes.max_bytes,
             per_page=wishes.per_page,
             value_range=wishes.value_range,

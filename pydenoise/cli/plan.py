@@ -35,6 +35,11 @@ class Target:
         if self.out is None:
             return source.with_name(name)
         if is_only_file and not self.out.is_dir():
+            if not self.out.suffix and not self.out.exists():
+                raise ValueError(
+                    f"{self.out}: is no folder that is there, and no picture by its suffix; make "
+                    f"the folder, or name a file such as {self.out}{source.suffix}"
+                )
             return self.out
         return self.out / place.with_name(name)
 
@@ -135,8 +140,10 @@ def _opened(
     """The pictures that an input stands for, each with its place among them."""
     if path.is_dir():
         return _in_folder(path, target, recursive, plan, failures)
-    if path.exists():
+    if path.is_file():
         return [(path, Path(path.name))]
+    if path.exists():
+        raise ValueError(f"{path}: is a device or a pipe; expected a file or a folder")
     if not _is_pattern(str(path)):
         raise FileNotFoundError(f"{path}: no such file or folder; check the name")
     found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]

@@ -20,6 +20,7 @@ from pydenoise.data.pictures._picture import (
     head_of,
 )
 
+_CHANNELS_UP_TO = 16
 _PAGES = "QRI"  # letters for what nobody has named
 
 
@@ -64,6 +65,8 @@ def _found(file: BinaryIO, limit: Limit, axes: str | None) -> _Found:
     if dtype.kind not in "biuf":
         raise Unfit(f"holds {dtype}; expected whole numbers or floating point")
     layout = Layout(axes or _axes(shape), shape)
+    if any(side < 0 for side in shape):
+        raise Damaged(f"its shape is {shape}")
     if 0 in shape:
         raise Unfit(f"has shape {shape}; expected at least one pixel")
     count = int(np.prod(shape, dtype=object))
@@ -91,6 +94,11 @@ def _in_order(array: Samples) -> Samples:
 
 def _axes(shape: tuple[int, ...]) -> str:
     """Pages before height and width; behind them up to four samples of one pixel."""
+    if len(shape) == 3 and 4 < shape[-1] <= _CHANNELS_UP_TO < min(shape[:-1]):
+        raise Unfit(
+            f"has shape {shape}, pages of narrow pictures or a picture of many channels; name its "
+            "dimensions: --axes TYX or YXS"
+        )
     behind = "S" if len(shape) > 2 and shape[-1] <= 4 else ""
     pages = len(shape) - len(behind) - 2
     if not 0 <= pages <= len(_PAGES):

@@ -70,7 +70,7 @@ def read(file: BinaryIO, limit: Limit) -> Picture:
     is_plain = (array.shape[2:] or (1,)) == (channels,) and colour_type != _PALETTE
     changed = ["its palette"] if colour_type == _PALETTE else []
     if depth < 8 and colour_type != _PALETTE:
-        changed.append(f"{depth} bits a sample")
+        changed.append(f"{depth} bit{'s' if depth > 1 else ''} a sample")
     form = _form(chunks, keeps_colour_type=is_plain)
     return one_page(array, "PNG", _metadata(form), form, (*changed, *form.dropped))
 
