@@ -98,15 +98,22 @@ def rows(report: Mapping[str, Any], group: str) -> tuple[list[str], list[list[st
 
 def tables(report: Mapping[str, Any]) -> list[Table]:
     """The report as rich tables, one for each group of cases."""
+    from rich import box
     from rich.table import Table
 
     result = []
     for group, (title, *_) in GROUPS.items():
         titles, body = rows(report, group)
         if body:
-            table = Table(title=title, title_justify="left")
+            table = Table(
+                title=title,
+                title_justify="left",
+                box=box.SIMPLE_HEAD,
+                padding=0,
+            )
             for index, name in enumerate(titles):
-                table.add_column(name, justify="right" if index else "left")
+                two_lines = "\n".join(name.rsplit(" ", 1))
+                table.add_column(two_lines, justify="right" if index else "left", no_wrap=True)
             for row in body:
                 table.add_row(*row)
             result.append(table)
