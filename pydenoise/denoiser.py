@@ -115,7 +115,7 @@ def denoise(
         raise TypeError(f"denoise: {', '.join(zero_shot_terms)} is for zero-shot, without a model")
     if model is None:
         return back(builtin.denoise_pages(pages, device=place, **terms))
-    network = model if isinstance(model, Module) else _network(model).to(place)
+    network = model if isinstance(model, Module) else load_weights(model)[0].to(place)
     return back(inference.denoise_pages(network, pages, **terms))
 
 

@@ -25,7 +25,8 @@ from pydenoise.nn import Module, no_backward
 from pydenoise.nn.containers import interior
 from pydenoise.tiles import Cut
 
-_FAR_FROM_UNIT = 10
+FAR_FROM_UNIT = 10
+"""Numbers beyond this are on no scale of 0 to 1, however noisy."""
 _LOOKED_AT = 2**20
 
 
@@ -317,7 +318,7 @@ def _refuse_unknown_scale(picture: Picture) -> None:
     found = f"of {dtype}" if dtype.kind in "iu" and dtype.itemsize > 2 else None
     if dtype.kind == "f":
         filled_range = levels([picture.samples[..., : picture.colours]], _LOOKED_AT)
-        if filled_range is not None and max(map(abs, filled_range)) > _FAR_FROM_UNIT:
+        if filled_range is not None and max(map(abs, filled_range)) > FAR_FROM_UNIT:
             found = f"from {filled_range[0]:g} to {filled_range[1]:g}"
     if found is not None:
         raise ValueError(

@@ -69,8 +69,8 @@ def percentiles(picture: Picture) -> tuple[float, float] | None:
 
     Notes
     -----
-    Of more than 8 million pixels an even sample is looked at; the hot pixels of a
-    sensor are left out where they would set the range (`pydenoise.data.gaps.without_strays`).
+    Of more than 8 million pixels an even sample is looked at; the hot pixels of a sensor are left
+    out where they would set the range (`pydenoise.data.gaps.without_strays`).
     """
     colours = picture.samples[..., : picture.colours]
     bounds = levels([colours], _SAMPLED)

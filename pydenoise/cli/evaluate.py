@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     NoisyAndClean: TypeAlias = tuple[Tensor, Tensor]
 
 _SECONDS_BETWEEN_LINES = 5.0
-_FAR_FROM_UNIT = 10
 
 
 def evaluate(
@@ -233,8 +232,10 @@ def _noisy_and_clean(
 
 def _refuse_unknown_range(pictures: list[NoisyAndClean]) -> None:
     """Whole numbers are on the scale of their dtype, floating point must be."""
+    from pydenoise.inference import FAR_FROM_UNIT
+
     largest = max(clean.abs().max().item() for _, clean in pictures)
-    if largest > _FAR_FROM_UNIT:
+    if largest > FAR_FROM_UNIT:
         raise typer.BadParameter(
             f"the pictures hold numbers up to {largest:g}, expected 0 to 1; say which of them are "
             "black and white: --range LO HI"
