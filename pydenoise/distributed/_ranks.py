@@ -148,7 +148,8 @@ class Group(Ranks):
         within_steps = timedelta(seconds=PATIENCE)
         self._words = self._gradients = dist.new_group(backend="gloo", timeout=within_steps)
         if device.type == "cuda":
-            torch.cuda.set_device(device)
+            if device.index is not None:
+                torch.cuda.set_device(device)
             self._gradients = dist.new_group(backend="nccl", timeout=within_steps)
 
     def begin(self) -> None:
