@@ -235,23 +235,42 @@ def test_order_of_threads(kernels: Kernels, tf32: bool) -> None:
 
 
 @pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS.keys())
-@pytest.mark.parametrize("tf32", [False, True])
-@pytest.mark.parametrize(("batch", "columns"), [(17, 32), (17, 36), (17, 61), (5, 48)])
+@pytest.mark.parametrize(("tf32", "tiles"), [(False, 8), (True, 4)])
 def test_tile_changes_no_bit(
-    kernels: Kernels, batch: int, columns: int, tf32: bool, memory_format: torch.memory_format
+    kernels: Kernels, tf32: bool, tiles: int, memory_format: torch.memory_format
 ) -> None:
-    """Many pictures take large tiles, some the medium one, one picture small ones; each picture
-    comes out the same."""
-    case = ConvCase("many", "", batch, (4, columns), (46, 45), (3, 3), padding=(1, 1))
+    """The more pictures, the larger the tiles; each picture comes out as if it were alone. Many
+    have their weights packed first."""
     setting = Setting(HOST, "implicit", torch.float32, memory_format)
-    o = draw_operands(case, setting.dtype)
-    many = setting.put(torch.empty(case.output_size))
-    kernels.conv2d(many, setting.put(o.input), o.weight, o.bias, case, tf32)
-    one = setting.put(torch.empty(many[:1].shape))
-    for n in (0, batch - 1):
-        picture = setting.put(o.input[n : n + 1])
-        kernels.conv2d(one, picture, o.weight, o.bias, replace(case, batch=1), tf32)
-        assert_identical(many[n : n + 1], one, f"picture {n}")
+    kernels.index.kernels_run()
+    for batch, channels in [
+        (4, 48),
+        (16, 48),
+        (64, 48),
+        (128, 48),
+        (128, 32),
+        (128, 64),
+        (128, 96),
+    ]:
+        case = ConvCase("many", "", batch, (8, channels), (16, 16), (3, 3), padding=(1, 1))
+        single = replace(case, batch=1)
+        o = draw_operands(case, setting.dtype)
+        many, one = (setting.put(torch.empty(c.output_size)) for c in (case, single))
+        kernels.conv2d(many, setting.put(o.input), o.weight, o.bias, case, tf32)
+        for n in (0, batch - 1):
+            picture = setting.put(o.input[n : n + 1])
+            kernels.conv2d(one, picture, o.weight, o.bias, single, tf32)
+            assert_identical(many[n : n + 1], one, f"{channels} channels of picture {n}")
+    assert kernels.index.kernels_run() == tiles + 1, "all tiles, and the packing of weights"
+    back = ConvCase("back", "", 9, (96, 8), (16, 16), (3, 3), padding=(1, 1))
+    o = draw_operands(back, setting.dtype)
+    many, one = (setting.put(torch.empty(n, *back.input_size[1:])) for n in (back.batch, 1))
+    kernels.conv2d_grad_input(many, setting.put(o.grad_output), o.weight, None, back, tf32)
+    gradient = setting.put(o.grad_output[8:])
+    kernels.conv2d_grad_input(one, gradient, o.weight, None, replace(back, batch=1), tf32)
+    assert_identical(many[8:], one)
+    if not tf32:
+        assert_within(many, oracle.conv2d_grad_input(back, o), back)
 
 
 def test_large_tiles_of_weights(kernels: Kernels) -> None:

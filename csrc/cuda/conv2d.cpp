@@ -13,11 +13,15 @@ Strides strides_of_output(const Pictures<T>& p, const ConvShape& s) {
   return dense_strides(s.out_channels, s.out_h, s.out_w, p.channels_last);
 }
 
-// Whether weights are packed first: not where they lie that way, nor where they are few.
+// Whether weights are packed first: not where they lie that way, nor where they are few, nor for so
+// little that packing would take longer than it saves.
 bool is_worth_packing(const Direction& d) {
-  constexpr int64_t kManySteps = 64;
+  constexpr int64_t kManySteps = 64, kManySums = int64_t{1} << 16;
+  const ConvShape& s = d.shape;
+  const int64_t positions = d.mirrored ? s.in_h * s.in_w : s.out_pixels();
   return d.weight_dest_stride() > 1 && d.dest_channels() > kNarrowColumns &&
-         d.source_channels() * d.shape.taps() > kManySteps;
+         d.source_channels() * s.taps() > kManySteps &&
+         s.batch * s.groups * d.dest_channels() * positions >= kManySums;
 }
 int64_t workspace_of(const Direction& d) {
   const ConvShape& s = d.shape;

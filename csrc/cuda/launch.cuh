@@ -25,6 +25,7 @@ Status launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t
   kernel<<<grid, block, shared_bytes, stream>>>(arguments...);
   return cudaGetLastError();
 #else
+  cuda_on_host::machine.launched.insert(reinterpret_cast<void (*)()>(kernel));
   return cuda_on_host::run(grid, block, shared_bytes, stream, [&] { kernel(arguments...); });
 #endif
 }
@@ -38,6 +39,22 @@ __device__ T& shared_memory() {
 #else
   return *static_cast<T*>(cuda_on_host::shared_memory(sizeof(T)));
 #endif
+}
+
+// The same value, as if it were only now known: what is made of it is worked out here, neither
+// anew at every use nor long before.
+template <class T>
+__device__ inline T* held(T* address) {
+#if defined(__CUDACC__)
+  asm volatile("" : "+l"(address));
+#endif
+  return address;
+}
+__device__ inline int held(int number) {
+#if defined(__CUDACC__)
+  asm volatile("" : "+r"(number));
+#endif
+  return number;
 }
 
 // Copies some neighbours (4, 8 or 16 bytes) from global to shared memory while the thread goes on,

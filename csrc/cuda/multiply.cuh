@@ -38,6 +38,7 @@ struct Fma {
   static constexpr int kThreads = rows / thread_rows * (cols / thread_cols);
   static constexpr int kResident = resident;  // blocks that share a multiprocessor
   static constexpr int kStages = stages;      // panels in shared memory
+  static constexpr int kChunk = stages * depth <= 64 ? 64 : 128;  // steps looked up at a time
   static constexpr bool kBySteps = by_steps;
   // Steps of a sum that begins at zero; longer ones are made of such, or the roundings of equal
   // terms, all one way, would eat their digits. A multiple of every depth.
@@ -47,32 +48,23 @@ struct Fma {
   T sums[thread_rows][thread_cols] = {};
 
   __device__ void add(const Panel& panel) {
-#pragma unroll(kUnroll)
-    for (int k = 0; k < kDepth; k += kRun) {
-      T left[thread_rows][kRun];
-      if constexpr (by_steps) {
+    // of this group of steps and the next, on its way while sums are made
+    T left[2][thread_rows][kLeftGroup], right[2][kGroup][thread_cols];
+    take_left(left[0], panel, 0);
+    take_right(right[0], panel, 0);
 #pragma unroll
-        for (int i = 0; i < thread_rows; ++i) take<kRun>(left[i], panel.left_at(k, row_of(i)));
-      } else {
-#pragma unroll
-        for (int i = 0; i < thread_rows; i += kTall) {
-          T some[kTall];
-          take<kTall>(some, panel.left_at(k, row_of(i)));
-#pragma unroll
-          for (int v = 0; v < kTall; ++v) left[i + v][0] = some[v];
-        }
+    for (int k = 0; k < kDepth; ++k) {
+      const int next = k + kGroup;
+      if (next < kDepth && next % kLeftGroup == 0) {
+        take_left(left[next / kLeftGroup % 2], panel, next);
       }
+      if (next < kDepth && next % kGroup == 0) take_right(right[next / kGroup % 2], panel, next);
 #pragma unroll
-      for (int v = 0; v < kRun; ++v) {
-        T right[thread_cols];
+      for (int i = 0; i < thread_rows; ++i) {
+        const T from_left = left[k / kLeftGroup % 2][i][k % kLeftGroup];
 #pragma unroll
-        for (int j = 0; j < thread_cols; j += kWide) {
-          take<kWide>(right + j, panel.right[k + v] + col_of(j));
-        }
-#pragma unroll
-        for (int i = 0; i < thread_rows; ++i) {
-#pragma unroll
-          for (int j = 0; j < thread_cols; ++j) sums[i][j] = fma(left[i][v], right[j], sums[i][j]);
+        for (int j = 0; j < thread_cols; ++j) {
+          sums[i][j] = fma(from_left, right[k / kGroup % 2][k % kGroup][j], sums[i][j]);
         }
       }
     }
@@ -111,9 +103,12 @@ struct Fma {
       by_steps || thread_rows % 2 != 0 ? 1 : (thread_rows % 4 == 0 ? 4 : 2);
 
  private:
-  static constexpr int kRun = by_steps ? 16 / sizeof(T) : 1;  // steps read at once
-  // Reads on their way while sums are made, as many as registers allow.
-  static constexpr int kUnroll = (thread_rows * thread_cols < 16 ? 4 : 2) / (by_steps ? 2 : 1);
+  // Steps whose numbers are read together, so long before they are needed: the more the fewer sums
+  // a thread makes of each.
+  static constexpr int kSums = thread_rows * thread_cols;
+  static constexpr int kGroup = kSums >= 24 ? 1 : (kSums >= 8 ? 4 : 8);
+  static constexpr int kRun = by_steps ? 16 / sizeof(T) : 1;  // steps that lie side by side
+  static constexpr int kLeftGroup = kRun > kGroup ? kRun : kGroup;
   static constexpr int kWide = thread_cols % 4 == 0 ? 4 : 2;
 
   // A thread's rows and columns are runs, far apart: neighbours' runs then lie side by side in the
@@ -125,6 +120,30 @@ struct Fma {
   __device__ static int col_of(int j) {
     const int thread = static_cast<int>(threadIdx.x) % (cols / thread_cols);
     return j / kWide * (cols / thread_cols * kWide) + thread * kWide + j % kWide;
+  }
+  __device__ static void take_left(T (&to)[thread_rows][kLeftGroup], const Panel& panel, int step) {
+#pragma unroll
+    for (int k = 0; k < kLeftGroup; k += kRun) {
+#pragma unroll
+      for (int i = 0; i < thread_rows; i += kTall) {
+        T some[kTall * kRun];  // one of the two is 1
+        take<kTall * kRun>(some, panel.left_at(step + k, row_of(i)));
+#pragma unroll
+        for (int v = 0; v < kTall; ++v) {
+#pragma unroll
+          for (int u = 0; u < kRun; ++u) to[i + v][k + u] = some[v + u];
+        }
+      }
+    }
+  }
+  __device__ static void take_right(T (&to)[kGroup][thread_cols], const Panel& panel, int step) {
+#pragma unroll
+    for (int k = 0; k < kGroup; ++k) {
+#pragma unroll
+      for (int j = 0; j < thread_cols; j += kWide) {
+        take<kWide>(to[k] + j, panel.right[step + k] + col_of(j));
+      }
+    }
   }
   template <int width>
   __device__ static void take(T* to, const T* from) {
@@ -169,7 +188,7 @@ struct Tf32 {
   using T = float;
   static constexpr int kDepth = depth, kRows = rows, kCols = cols;
   static constexpr int kThreads = 32 * warp_rows * warp_cols;
-  static constexpr int kResident = resident, kStages = stages;
+  static constexpr int kResident = resident, kStages = stages, kChunk = 64;
   static constexpr bool kBySteps = by_steps;
   static constexpr int kLongestSum = 0;  // never cut: its factors have 3 digits
   static constexpr int kTall = 1;

@@ -1,7 +1,8 @@
 // The kernel of product.h for one tile: included by the files that instantiate it.
 #pragma once
 
-#include <type_traits>
+#include <iterator>
+#include <utility>
 
 #include "cuda/multiply.cuh"
 #include "cuda/product.h"
@@ -12,54 +13,89 @@ template <class Multiply>
 struct Scratch {
   typename Multiply::Panel panels[Multiply::kStages];
   Place rows[Multiply::kRows];
-  Place steps[Multiply::kStages][Multiply::kDepth];  // of the panels
+  Place steps[2 * Multiply::kChunk];  // a chunk that is fetched, and the next
 };
 
 // Which tile of which product the block works on; tiles of the same rows are neighbours, so that
 // what one reads the next finds in the cache.
-struct Tile {
+struct Share {
   int phase, group, part, first_row, first_col;
 };
 template <class Multiply, class T>
-__device__ Tile tile_of_block(const Product<T>& p, int row_tiles) {
+__device__ Share share_of_block(const Product<T>& p, int row_tiles) {
   const int col_tiles = (p.columns + Multiply::kCols - 1) / Multiply::kCols;
   int index = static_cast<int>(blockIdx.x);
-  Tile tile;
-  tile.first_col = index % col_tiles * Multiply::kCols;
+  Share share;
+  share.first_col = index % col_tiles * Multiply::kCols;
   index /= col_tiles;
-  tile.first_row = index % row_tiles * Multiply::kRows;
+  share.first_row = index % row_tiles * Multiply::kRows;
   index /= row_tiles;
-  tile.part = index % p.parts;
+  share.part = index % p.parts;
   index /= p.parts;
-  tile.group = index % p.groups;
-  tile.phase = index / p.groups;
-  return tile;
+  share.group = index % p.groups;
+  share.phase = index / p.groups;
+  return share;
 }
 
-// body(step, place along the side) for what one thread brings of a panel of [depth] x [side]
-// elements, `width` neighbours at a time.
-template <int depth, int side, int threads, int width, bool along_steps, class Body>
-__device__ void each_share(const Body& body) {
-  constexpr int kRuns = (along_steps ? depth : side) / width, kAll = depth * side / width;
-#pragma unroll 4
-  for (int i = 0; i < (kAll + threads - 1) / threads; ++i) {
-    const int run = static_cast<int>(threadIdx.x) + i * threads;
-    if (kAll % threads != 0 && run >= kAll) break;
-    if constexpr (along_steps) {
-      body(run % kRuns * width, run / kRuns);
-    } else {
-      body(run / kRuns, run % kRuns * width);
+// Threads that share a line of so many runs: those of one lane bring the same runs of every line.
+// Powers of two, as the number of threads is.
+__device__ constexpr unsigned lanes_of(unsigned runs, unsigned lines, unsigned threads) {
+  const unsigned common = runs & (~runs + 1);
+  if (common == runs || lines % (threads / common) == 0) return common;
+  unsigned lanes = 1;  // and the last ones nothing
+  while (lanes < runs) lanes *= 2;
+  return lanes;
+}
+
+// Of some neighbours into a panel.
+struct Copy {
+  void* to;
+  const void* from;
+  bool is_there;  // or zeros come
+};
+
+// Starts one thread's copies of a panel of [depth] x [side] elements, `width` neighbours each:
+// what(step, place along the side). Places are looked up for some copies at once, before they
+// start: no read of shared memory passes a copy into it.
+template <class T, int depth, int side, int threads, int width, bool along_steps, class What>
+__device__ void bring(const What& what) {
+  constexpr unsigned kRuns = (along_steps ? depth : side) / width;
+  constexpr unsigned kLines = along_steps ? side : depth;
+  constexpr unsigned kLanes = lanes_of(kRuns, kLines, threads), kAtOnce = threads / kLanes;
+  constexpr unsigned kOfLine = (kRuns + kLanes - 1) / kLanes, kTogether = 4;
+  constexpr unsigned kAll = (kLines + kAtOnce - 1) / kAtOnce * kOfLine;
+  const unsigned lane = threadIdx.x % kLanes, first = threadIdx.x / kLanes;
+#pragma unroll
+  for (unsigned begin = 0; begin < kAll; begin += kTogether) {
+    Copy copies[kTogether];
+    bool is_mine[kTogether];
+#pragma unroll
+    for (unsigned i = 0; i < kTogether; ++i) {
+      const unsigned line = first + (begin + i) / kOfLine * kAtOnce;
+      const unsigned run = lane + (begin + i) % kOfLine * kLanes;
+      is_mine[i] = begin + i < kAll && (kLines % kAtOnce == 0 || line < kLines) &&
+                   (kRuns % kLanes == 0 || run < kRuns);
+      if (!is_mine[i]) continue;
+      const auto at = static_cast<int>(run * width), other = static_cast<int>(line);
+      copies[i] = along_steps ? what(at, other) : what(other, at);
+    }
+#pragma unroll
+    for (unsigned i = 0; i < kTogether; ++i) {
+      const auto [to, from, is_there] = copies[i];
+      if (is_mine[i]) copy_async<width * sizeof(T)>(to, from, is_there);
     }
   }
 }
 
-// The row whose elements a thread brings, where rows lie side by side: the same one in each panel.
+// Of the left panel's elements a thread brings those of one row, or of one step where they lie side
+// by side.
 template <class Multiply>
-__device__ int own_row(bool wide) {
-  constexpr int kWidth = 16 / sizeof(typename Multiply::T), kRuns = Multiply::kRows / kWidth;
-  static_assert(Multiply::kThreads % Multiply::kRows == 0);
+__device__ int own_place(bool wide) {
+  constexpr int kSide = Multiply::kBySteps ? Multiply::kDepth : Multiply::kRows;
+  constexpr int kWidth = 16 / sizeof(typename Multiply::T), kRuns = kSide / kWidth;
+  static_assert(Multiply::kThreads % kSide == 0);
   const int thread = static_cast<int>(threadIdx.x);
-  return wide ? thread % kRuns * kWidth : thread % Multiply::kRows;
+  return wide ? thread % kRuns * kWidth : thread % kSide;
 }
 
 template <class T>
@@ -74,9 +110,9 @@ __device__ T finished(T sum, const Finish<T>& finish, size_t at) {
 // Stores the sums of neighbours, the first of them at row and `col`, and `stride` apart; added to
 // what is there where they go `onto` it; bias and activation once they are the `last`.
 template <class T, int width>
-__device__ void write(const Product<T>& p, const Tile& tile, uint32_t row, int col, bool is_tall,
+__device__ void write(const Product<T>& p, const Share& share, uint32_t row, int col, bool is_tall,
                       Pack<T, width> sums, bool at_once, bool onto, bool last) {
-  const size_t at = static_cast<size_t>(tile.group * p.out_group + tile.part * p.out_part) + row +
+  const size_t at = static_cast<size_t>(share.group * p.out_group + share.part * p.out_part) + row +
                     static_cast<size_t>(col) * static_cast<size_t>(p.out_stride);
   const size_t stride = is_tall ? 1 : static_cast<size_t>(p.out_stride);
   const int all = p.columns - col;
@@ -87,7 +123,7 @@ __device__ void write(const Product<T>& p, const Tile& tile, uint32_t row, int c
     const size_t here = at + static_cast<size_t>(v) * stride;
     if (onto) sums.values[v] = p.out[here] + sums.values[v];
     if (last && p.finish.bias != nullptr) {
-      const int channel = tile.group * p.columns + (is_tall ? col : col + v);
+      const int channel = share.group * p.columns + (is_tall ? col : col + v);
       sums.values[v] = sums.values[v] + p.finish.bias[channel];
     }
     if (last) sums.values[v] = finished(sums.values[v], p.finish, here);
@@ -104,60 +140,54 @@ __global__ void __launch_bounds__(Multiply::kThreads, Multiply::kResident)
   constexpr int kDepth = Multiply::kDepth, kThreads = Multiply::kThreads;
   constexpr int kRows = Multiply::kRows, kCols = Multiply::kCols, kWidth = 16 / sizeof(T);
   constexpr int kStages = Multiply::kStages, kAhead = kStages - 1;  // panels on their way
-  static_assert(kStages * kDepth <= kThreads);
+  // Steps whose places are found at a time, while the chunk before is fetched.
+  constexpr int kChunk = Multiply::kChunk;
+  static_assert(kChunk % kDepth == 0 && kStages * kDepth <= kChunk && kChunk <= kThreads);
   auto& scratch = shared_memory<Scratch<Multiply>>();
-  const Tile tile = tile_of_block<Multiply>(p, row_tiles);
-  const Phase& phase = p.phase[tile.phase];
+  const Share share = share_of_block<Multiply>(p, row_tiles);
+  const Phase& phase = p.phase[share.phase];
   const int all_rows = phase.rows.count;
-  if (tile.first_row >= all_rows) return;  // a phase of fewer rows than the first
+  if (share.first_row >= all_rows) return;  // a phase of fewer rows than the first
   const int all_steps = phase.steps.count;
-  const int begin = p.parts == 1 ? 0 : tile.part * p.part_steps;
+  const int begin = p.parts == 1 ? 0 : share.part * p.part_steps;
   const int end = p.part_steps < all_steps - begin ? begin + p.part_steps : all_steps;
-  const T* const left = p.left + tile.group * p.left_group;
-  const T* const right = p.right + tile.group * p.right_group;
+  const T* const left = held(p.left + share.group * p.left_group);
+  const T* const right = held(p.right + share.group * p.right_group);
   const auto thread = static_cast<int>(threadIdx.x);
 
   for (int m = thread; m < kRows; m += kThreads) {
-    scratch.rows[m] = place_of(phase.rows, tile.first_row + m, all_rows);
+    scratch.rows[m] = place_of(phase.rows, share.first_row + m, all_rows);
   }
   __syncthreads();
+  const int own_index = own_place<Multiply>(access.left_wide);
   Place own = {};
-  if constexpr (!Multiply::kBySteps) own = scratch.rows[own_row<Multiply>(access.left_wide)];
+  if constexpr (!Multiply::kBySteps) own = scratch.rows[own_index];
 
-  // Starts the copies of the panel whose steps are there.
-  const auto fetch = [&](int slot) {
+  // Starts the copies of a panel.
+  const auto fetch = [&](int slot, const Place* steps) {
     auto& panel = scratch.panels[slot];
-    const Place* const steps = scratch.steps[slot];
-    const auto bring_left = [&](auto width, int k, int m) {
-      const Place at = (Multiply::kBySteps ? scratch.rows[m] : own) + steps[k];
-      const bool is_there = inside(at, p.height, p.width);
-      constexpr int kBytes = decltype(width)::value * sizeof(T);
-      copy_async<kBytes>(panel.left_at(k, m), left + (is_there ? at.source : 0), is_there);
+    if constexpr (Multiply::kBySteps) own = steps[own_index];
+    const auto from_left = [&](int k, int m) -> Copy {
+      const Place at = own + (Multiply::kBySteps ? scratch.rows[m] : steps[k]);
+      return {panel.left_at(k, m), left + at.source, inside(at, p.height, p.width)};
     };
-    const auto bring_right = [&](auto width, int k, int n) {
-      const int col = tile.first_col + n;
-      const bool is_there = col < p.columns && steps[k].row != kNowhere;
-      const size_t at =
-          steps[k].other + static_cast<size_t>(col) * static_cast<size_t>(p.right_stride);
-      constexpr int kBytes = decltype(width)::value * sizeof(T);
-      copy_async<kBytes>(&panel.right[k][n], right + (is_there ? at : 0), is_there);
+    const auto from_right = [&](int k, int n) -> Copy {
+      const int col = share.first_col + n;
+      const uint32_t at =
+          steps[k].other + static_cast<uint32_t>(col) * static_cast<uint32_t>(p.right_stride);
+      return {&panel.right[k][n], right + at, col < p.columns && steps[k].row != kNowhere};
     };
-    constexpr std::integral_constant<int, kWidth> wide{};
-    constexpr std::integral_constant<int, 1> one{};
     if (access.left_wide) {
-      each_share<kDepth, kRows, kThreads, kWidth, Multiply::kBySteps>(
-          [&](int k, int m) { bring_left(wide, k, m); });
+      bring<T, kDepth, kRows, kThreads, kWidth, Multiply::kBySteps>(from_left);
     } else {
-      each_share<kDepth, kRows, kThreads, 1, Multiply::kBySteps>(
-          [&](int k, int m) { bring_left(one, k, m); });
+      bring<T, kDepth, kRows, kThreads, 1, Multiply::kBySteps>(from_left);
     }
     if (access.right_wide) {
-      each_share<kDepth, kCols, kThreads, kWidth, false>(
-          [&](int k, int n) { bring_right(wide, k, n); });
+      bring<T, kDepth, kCols, kThreads, kWidth, false>(from_right);
     } else if (access.right_along_steps) {
-      each_share<kDepth, kCols, kThreads, 1, true>([&](int k, int n) { bring_right(one, k, n); });
+      bring<T, kDepth, kCols, kThreads, 1, true>(from_right);
     } else {
-      each_share<kDepth, kCols, kThreads, 1, false>([&](int k, int n) { bring_right(one, k, n); });
+      bring<T, kDepth, kCols, kThreads, 1, false>(from_right);
     }
   };
 
@@ -167,10 +197,7 @@ __global__ void __launch_bounds__(Multiply::kThreads, Multiply::kResident)
     const bool is_cut = kLongest > 0 && kLongest < end - first;
     const int until = is_cut ? first + kLongest : end;
     if (first > begin) __syncthreads();  // the panels before are read
-    if (thread < kStages * kDepth) {
-      scratch.steps[thread / kDepth][thread % kDepth] =
-          place_of(phase.steps, first + thread, until);
-    }
+    if (thread < kChunk) scratch.steps[thread] = place_of(phase.steps, first + thread, until);
     __syncthreads();
     Multiply product;
     // The first panels are only fetched.
@@ -180,23 +207,24 @@ __global__ void __launch_bounds__(Multiply::kThreads, Multiply::kResident)
         wait_for_copies<kAhead - 1>();
         __syncthreads();  // everybody's copies are there, and the panel before is read
       }
-      if (k + kAhead * kDepth < until) fetch(fetched);
+      const int ahead = k + kAhead * kDepth;
+      if (ahead < until) fetch(fetched, scratch.steps + (ahead - first) % (2 * kChunk));
       end_copy_group();
       fetched = fetched + 1 == kStages ? 0 : fetched + 1;
       if (k < first) continue;
-      // `fetched` is now the panel to multiply: its steps are no longer needed
-      if (thread < kDepth) {
-        scratch.steps[fetched][thread] =
-            place_of(phase.steps, k + kStages * kDepth + thread, until);
+      const int next_chunk = k - first + kChunk;
+      if (thread < kChunk && next_chunk % kChunk == 0 && first + next_chunk < until) {
+        scratch.steps[next_chunk % (2 * kChunk) + thread] =
+            place_of(phase.steps, first + next_chunk + thread, until);
       }
       product.add(scratch.panels[fetched]);
     }
     const bool onto = p.accumulate || first > begin;
     const bool last = until >= end;
+    const int first_col = held(share.first_col);
     const auto put = [&](int row, int col, bool is_tall, auto sums, bool at_once) {
-      if (tile.first_row + row >= all_rows) return;
-      write(p, tile, scratch.rows[row].other, tile.first_col + col, is_tall, sums, at_once, onto,
-            last);
+      if (share.first_row + row >= all_rows) return;
+      write(p, share, scratch.rows[row].other, first_col + col, is_tall, sums, at_once, onto, last);
     };
     if (Multiply::kTall > 1 && access.out_tall) {
       if constexpr (Multiply::kTall > 1) {
@@ -229,19 +257,24 @@ Status run(const Product<typename Multiply::T>& p, const Access& access, cudaStr
                 static_cast<int>(row_tiles_of<Multiply>(p)));
 }
 
-// All tiles are the work of 128 threads.
-template <int rows, int cols, int resident, bool by_steps>
-using FloatTile = Fma<float, 16, rows, cols, rows / 16, cols / 8, resident, 3, by_steps>;
-template <bool by_steps>
-using FloatSmall = Fma<float, 32, kSmallTile, kSmallTile, 4, 2, 6, 3, by_steps>;
-template <bool by_steps>
-using FloatNarrow = Fma<float, 16, 128, kNarrowColumns, 1, kNarrowColumns, 8, 3, by_steps>;
-template <bool by_steps>
-using DoubleSmall = Fma<double, 16, kSmallTile, kSmallTile, 4, 2, 4, 3, by_steps>;
-template <int cols, bool by_steps>
-using Tf32Large = Tf32<16, kLargeRows, cols, 2, 2, 3, 3, by_steps>;
-template <bool by_steps>
-using Tf32Small = Tf32<16, kSmallTile, kSmallTile, 2, 2, 6, 3, by_steps>;
+template <class Tiles, int... index>
+Status run_one(int which, std::integer_sequence<int, index...>, const Product<float>& p,
+               const Access& access, cudaStream_t stream) {
+  Status status = cudaErrorLaunchFailure;
+  ((which == index ? static_cast<void>(
+                         status = run<typename Tiles::template Multiply<index>>(p, access, stream))
+                   : static_cast<void>(0)),
+   ...);
+  return status;
+}
+
+// Runs the quickest of the tiles of a family: Tiles::Multiply<index> works on those of `all`.
+template <class Tiles>
+Status run_quickest(const Product<float>& p, const Access& access, cudaStream_t stream) {
+  constexpr int kCount = static_cast<int>(std::size(Tiles::all));
+  return run_one<Tiles>(quickest(p, Tiles::all, kCount), std::make_integer_sequence<int, kCount>(),
+                        p, access, stream);
+}
 
 Status multiply_tf32(const Product<float>& product, const Access& access, cudaStream_t stream);
 

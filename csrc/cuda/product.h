@@ -57,16 +57,26 @@ struct Access {
 Access access_of(const Product<float>& product);
 Access access_of(const Product<double>& product);
 
-constexpr int kNarrowColumns = 4;
-constexpr int kSmallTile = 32;                     // rows and columns
-constexpr int kMediumRows = 64, kLargeRows = 128;  // of tiles of 32, 48 or 64 columns
-
-struct TileSize {
-  int rows, columns;
+// A block's share of a product: rows and columns of the result, and how its panels lie in shared
+// memory. `resident` blocks share a multiprocessor; `speed` is how many products of two numbers a
+// GPU of 132 makes of them, in 10^12 a second, while none waits.
+struct Tile {
+  int rows, columns, depth, stages, resident;
+  double speed;
 };
+constexpr int kNarrowColumns = 4;
+constexpr Tile kNarrowTile = {128, kNarrowColumns, 16, 3, 8, 4.8};
+constexpr Tile kFloatTiles[] = {{128, 64, 16, 3, 3, 26}, {64, 96, 16, 3, 4, 23.5},
+                                {128, 48, 16, 3, 4, 22}, {128, 32, 16, 3, 4, 20.5},
+                                {64, 48, 16, 3, 4, 18},  {32, 32, 32, 3, 6, 13},
+                                {32, 16, 32, 3, 6, 8.4}, {16, 16, 64, 2, 6, 5.2}};
+constexpr Tile kTf32Tiles[] = {{128, 64, 16, 3, 3, 42},
+                               {128, 48, 16, 3, 3, 42},
+                               {128, 32, 16, 3, 3, 32},
+                               {32, 32, 16, 3, 6, 15}};
 
-// The tile whose blocks are enough to fill a GPU; the smallest one where none are.
-TileSize tile_of(const Product<float>& product);
+// Which of some tiles is expected to take the shortest.
+int quickest(const Product<float>& product, const Tile* tiles, int count);
 
 // `tf32` rounds the factors and multiplies by tensor cores, in float and where the device has them.
 // The tile is chosen by the sizes alone and changes no bit.

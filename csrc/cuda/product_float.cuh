@@ -7,21 +7,21 @@
 namespace pydenoise::cuda {
 
 template <bool by_steps>
+struct FloatTiles {
+  static constexpr const auto& all = kFloatTiles;
+  template <int i>
+  using Multiply = Fma<float, all[i].depth, all[i].rows, all[i].columns, all[i].rows / 16,
+                       all[i].columns / 8, all[i].resident, all[i].stages, by_steps>;
+};
+
+template <bool by_steps>
+using Narrow = Fma<float, kNarrowTile.depth, kNarrowTile.rows, kNarrowTile.columns, 1,
+                   kNarrowColumns, kNarrowTile.resident, kNarrowTile.stages, by_steps>;
+
+template <bool by_steps>
 Status multiply_float(const Product<float>& p, const Access& access, cudaStream_t stream) {
-  if (p.columns <= kNarrowColumns) return run<FloatNarrow<by_steps>>(p, access, stream);
-  const TileSize tile = tile_of(p);
-  if (tile.rows == kMediumRows) {
-    return run<FloatTile<kMediumRows, 48, 4, by_steps>>(p, access, stream);
-  }
-  if (tile.rows == kSmallTile) return run<FloatSmall<by_steps>>(p, access, stream);
-  switch (tile.columns) {
-    case 64:
-      return run<FloatTile<kLargeRows, 64, 3, by_steps>>(p, access, stream);
-    case 48:
-      return run<FloatTile<kLargeRows, 48, 4, by_steps>>(p, access, stream);
-    default:
-      return run<FloatTile<kLargeRows, 32, 3, by_steps>>(p, access, stream);
-  }
+  if (p.columns <= kNarrowColumns) return run<Narrow<by_steps>>(p, access, stream);
+  return run_quickest<FloatTiles<by_steps>>(p, access, stream);
 }
 
 }  // namespace pydenoise::cuda
