@@ -20,17 +20,26 @@ __global__ void __launch_bounds__(kThreads)
   const int first = static_cast<int>(blockIdx.x) / blocks_of_rows * kSteps;
   const int count = phase.steps.count - first < kSteps ? phase.steps.count - first : kSteps;
   const int thread = static_cast<int>(threadIdx.x);
-  if (thread < count) {
+  if (thread < kSteps) {
     steps.place[thread] = place_of(phase.steps, first + thread, phase.steps.count);
   }
   __syncthreads();
   const int position = static_cast<int>(blockIdx.x) % blocks_of_rows * kThreads + thread;
   if (position >= phase.rows.count) return;
   const Place own = place_of(phase.rows, position, phase.rows.count);
-#pragma unroll 4
-  for (int k = 0; k < count; ++k) {
-    const Place at = own + steps.place[k];
-    columns[at.other] = inside(at, height, width) ? input[at.source] : T(0);
+  constexpr int kReads = 4;  // on their way at a time: none passes a write
+  for (int first_read = 0; first_read < count; first_read += kReads) {
+    T values[kReads];
+#pragma unroll
+    for (int i = 0; i < kReads; ++i) {
+      const Place at = own + steps.place[first_read + i];
+      values[i] = inside(at, height, width) ? input[at.source] : T(0);
+    }
+#pragma unroll
+    for (int i = 0; i < kReads; ++i) {
+      if (first_read + i < count)
+        columns[own.other + steps.place[first_read + i].other] = values[i];
+    }
   }
 }
 
@@ -40,25 +49,33 @@ struct Fold {
   const T* columns;
   int32_t height, width;                     // of the positions in columns
   uint32_t output_channel, columns_channel;  // elements from one channel to the next
-  int channels;
+  int channels, groups;                      // of kTogether channels
   int phases;
   Phase phase[kMostPhases];
 };
 
-// One block: kThreads pixels of one phase and channel; each adds its taps in order.
+constexpr int kTogether =
+    4;  // channels that a thread sums, for one search of places and more reads
+
+// One block: kThreads pixels of one phase and kTogether channels; each adds its taps in order.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     col2im_kernel(const __grid_constant__ Fold<T> fold, int blocks_of_rows) {
   auto& steps = shared_memory<Steps>();
   const int thread = static_cast<int>(threadIdx.x);
   const int index = static_cast<int>(blockIdx.x) / blocks_of_rows;
-  const auto channel = static_cast<uint32_t>(index % fold.channels);
-  const Phase& phase = fold.phase[index / fold.channels];
+  const int channel = index % fold.groups * kTogether;
+  const Phase& phase = fold.phase[index / fold.groups];
   const int position = static_cast<int>(blockIdx.x) % blocks_of_rows * kThreads + thread;
   const Place own = place_of(phase.rows, position, phase.rows.count);
-  const T* const columns = fold.columns + channel * fold.columns_channel;
+  const T* columns[kTogether];  // past the last channel that one again
+#pragma unroll
+  for (int c = 0; c < kTogether; ++c) {
+    const int each = channel + c < fold.channels ? channel + c : fold.channels - 1;
+    columns[c] = held(fold.columns + static_cast<uint32_t>(each) * fold.columns_channel);
+  }
   const int taps = phase.steps.count;
-  T sum = 0;
+  T sums[kTogether] = {};
   for (int first = 0; first < taps; first += kSteps) {
     const int count = taps - first < kSteps ? taps - first : kSteps;
     if (thread < count) steps.place[thread] = place_of(phase.steps, first + thread, taps);
@@ -66,11 +83,20 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll 2
     for (int k = 0; k < count; ++k) {
       const Place at = own + steps.place[k];
-      if (inside(at, fold.height, fold.width)) sum += columns[at.source];
+      const bool is_there = inside(at, fold.height, fold.width);
+#pragma unroll
+      for (int c = 0; c < kTogether; ++c) sums[c] += is_there ? columns[c][at.source] : T(0);
     }
     __syncthreads();
   }
-  if (position < phase.rows.count) fold.output[channel * fold.output_channel + own.other] = sum;
+  if (position >= phase.rows.count) return;
+#pragma unroll
+  for (int c = 0; c < kTogether; ++c) {
+    const int at = channel + c;
+    if (at < fold.channels) {
+      fold.output[static_cast<uint32_t>(at) * fold.output_channel + own.other] = sums[c];
+    }
+  }
 }
 
 }  // namespace
@@ -96,6 +122,7 @@ Status col2im(Pictures<T> output, const T* columns, const ConvShape& s, cudaStre
   fold.output_channel = static_cast<uint32_t>(strides.c);
   fold.columns_channel = static_cast<uint32_t>(s.taps() * s.out_pixels());
   fold.channels = static_cast<int>(s.in_channels);
+  fold.groups = static_cast<int>(ceil_div(s.in_channels, kTogether));
   const int64_t phases = smaller(s.stride_h, s.in_h) * smaller(s.stride_w, s.in_w);
   Status status = cudaSuccess;
   for (int64_t first = 0; first < phases && status == cudaSuccess; first += kMostPhases) {
@@ -106,7 +133,7 @@ Status col2im(Pictures<T> output, const T* columns, const ConvShape& s, cudaStre
       most = larger(most, fold.phase[i].rows.count);
     }
     const int64_t over_rows = ceil_div(most, kThreads);
-    status = launch(col2im_kernel<T>, over_rows * fold.channels * fold.phases, kThreads,
+    status = launch(col2im_kernel<T>, over_rows * fold.groups * fold.phases, kThreads,
                     sizeof(Steps), stream, fold, static_cast<int>(over_rows));
   }
   return status;
