@@ -8,6 +8,7 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <iterator>
 #include <string>
 
 #include "bindings_device.h"
@@ -368,6 +369,9 @@ PYBIND11_MODULE(PYDENOISE_CUDA_MODULE, m) {
   m.def("driver_version", &driver_version);
   m.def("why_unavailable", &why_unavailable);
   m.def("built_architectures", &built_architectures);
+  m.def("prescribe", &cuda::prescribe);
+  m.attr("FLOAT_TILES") = static_cast<int>(std::size(cuda::kFloatTiles));
+  m.attr("TF32_TILES") = static_cast<int>(std::size(cuda::kTf32Tiles));
   m.def("im2col", &im2col);
   m.def("col2im", &col2im);
   m.def("matmul", &matmul);

@@ -124,6 +124,15 @@ class Kernels:
         finally:
             self.index.order_of_threads(0)
 
+    @contextmanager
+    def prescribed(self, tile: int, parts: int = 0) -> Iterator[None]:
+        """Let products use this tile, and sum over pixels in so many parts."""
+        self.module.prescribe(tile, parts)
+        try:
+            yield
+        finally:
+            self.module.prescribe(-1, 0)
+
     def call(self, name: str, like: Tensor, *arguments: object) -> None:
         getattr(self.module, name)(like.dtype is torch.float64, *arguments, 0, 0)
 

@@ -65,7 +65,7 @@ SLIPS = [
     ("col2im's channels past the last one read", FOLD,
      "channel + c < fold.channels ? channel + c : fold.channels - 1", "channel + c"),
     ("im2col writes past the last step", FOLD,
-     "if (first_read + i < count) ", ""),
+     "if (first_read + i < count)", "if (true)"),
     ("the last part of a gradient left out", GRADS,
      "part < count; part += kLanes", "part < count - 1; part += kLanes"),
     ("grad_bias divides pixels among channels", GRADS,

@@ -131,7 +131,8 @@ def calls(module: ModuleType) -> dict[str, tuple[object, ...]]:
         "adam_step": (x, x, x, x, rule, False),
     }
     needs_none = {"Shape", "set_tensors", "device_count", "driver_version", "why_unavailable"}
-    needs_none |= {"built_architectures"} | {n for n in dir(module) if n.endswith("_workspace")}
+    needs_none |= {"built_architectures", "prescribe", "FLOAT_TILES", "TF32_TILES"}
+    needs_none |= {n for n in dir(module) if n.endswith("_workspace")}
     assert {name for name in dir(module) if name[0] != "_"} - needs_none == entries.keys()
     return entries
 

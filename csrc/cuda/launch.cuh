@@ -25,7 +25,6 @@ Status launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t
   kernel<<<grid, block, shared_bytes, stream>>>(arguments...);
   return cudaGetLastError();
 #else
-  cuda_on_host::machine.launched.insert(reinterpret_cast<void (*)()>(kernel));
   return cuda_on_host::run(grid, block, shared_bytes, stream, [&] { kernel(arguments...); });
 #endif
 }

@@ -77,6 +77,9 @@ constexpr Tile kTf32Tiles[] = {{128, 64, 16, 3, 3, 42},
 
 // Which of some tiles is expected to take the shortest.
 int quickest(const Product<float>& product, const Tile* tiles, int count);
+// For tests and measurements, from now on: the tile of this index, and so many parts of sums over
+// pixels; -1 and 0 leave both to the sizes again.
+void prescribe(int tile, int parts);
 
 // `tf32` rounds the factors and multiplies by tensor cores, in float and where the device has them.
 // The tile is chosen by the sizes alone and changes no bit.

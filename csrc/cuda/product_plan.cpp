@@ -96,6 +96,8 @@ double time_of(int64_t rows, int64_t columns, int64_t times, int64_t steps, cons
 
 constexpr double kTimeOfPart = 2.7e-6;  // of an element: written, read and added
 
+int prescribed_tile = -1, prescribed_parts = 0;
+
 }  // namespace
 
 Access access_of(const Product<float>& product) {
@@ -105,7 +107,13 @@ Access access_of(const Product<double>& product) {
   return decide(product);
 }
 
+void prescribe(int tile, int parts) {
+  prescribed_tile = tile;
+  prescribed_parts = parts;
+}
+
 int quickest(const Product<float>& p, const Tile* tiles, int count) {
+  if (prescribed_tile >= 0) return prescribed_tile % count;
   int64_t rows = 0;
   for (int i = 0; i < p.phases; ++i) rows = larger(rows, p.phase[i].rows.count);
   const int64_t times = static_cast<int64_t>(p.groups) * p.parts * p.phases;
@@ -118,6 +126,9 @@ int quickest(const Product<float>& p, const Tile* tiles, int count) {
 
 int32_t parts_of(int64_t rows, int64_t columns, int64_t groups, int64_t steps) {
   constexpr int64_t kMostParts = 512, kWhole = 32;  // steps of a panel
+  if (prescribed_parts > 0) {
+    return static_cast<int32_t>(smaller(prescribed_parts, larger(1, ceil_div(steps, kWhole))));
+  }
   const bool is_narrow = columns <= kNarrowColumns;
   const Tile* const begin = is_narrow ? &kNarrowTile : kFloatTiles;
   const Tile* const end = is_narrow ? begin + 1 : std::end(kFloatTiles);

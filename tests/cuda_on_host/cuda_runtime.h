@@ -18,7 +18,6 @@
 #include <memory>
 #include <numeric>
 #include <random>
-#include <set>
 #include <vector>
 
 #define __global__
@@ -88,7 +87,6 @@ struct Machine {
   std::vector<std::vector<float>> exchange[2];  // of each warp, by turns: what mma's threads hold
   std::vector<int> exchanges;                   // of each thread
   std::vector<std::vector<std::vector<Copy>>> copies;  // of each thread, in groups, the last open
-  std::set<void (*)()> launched;                       // kernels
   int order = 0;
   const char* fault = nullptr;
 };

@@ -1,5 +1,5 @@
-// What tests ask of the kernels' host build beside its Python module: the index maps as tables, the
-// order in which the threads of a block take turns, and which kernels have run.
+// What tests ask of the kernels' host build beside its Python module: the index maps as tables, and
+// the order in which the threads of a block take turns.
 #include "cuda/gather.h"
 #include "cuda_runtime.h"
 
@@ -28,13 +28,6 @@ extern "C" {
 
 __attribute__((visibility("default"))) void order_of_threads(int order) {
   cuda_on_host::machine.order = order;
-}
-
-// How many kernels have run since the last call.
-__attribute__((visibility("default"))) int kernels_run() {
-  const auto count = static_cast<int>(cuda_on_host::machine.launched.size());
-  cuda_on_host::machine.launched.clear();
-  return count;
 }
 
 // Fills counts with the rows and steps of the phase and, where there is room, source (rows x steps,
