@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # On a machine with a GPU: builds for it, tests, sanitizes and measures, in under 8 minutes.
 #
-#     [TO=FOLDER] bench/gpu.sh [PART...]
+#     [TO=FOLDER] [COMMIT=HASH] bench/gpu.sh [PART...]
 #
 # Needs python3 with torch (CUDA), pybind11, ninja and numpy, and nvcc; pytest and hypothesis for the
 # tests. No network. Every part writes under bench/results/, and to FOLDER if one is named, as soon as
 # it ends; what could not run says why in gpu_parts.json. It always builds; PART chooses among tests,
-# memcheck, racecheck, initcheck, limits, step, epochs, columns, convolutions; all if omitted.
+# memcheck, racecheck, initcheck, limits, step, epochs, columns, convolutions, tiles; all if omitted.
+# COMMIT says what is measured where the tree has come without its .git.
 # The exit status is 1 if any part failed or was stopped.
 set -uo pipefail
 folder=${TO:+$(realpath -m "$TO")}
@@ -15,7 +16,7 @@ results=bench/results
 python=${PYTHON:-python3}
 export PYTHONPATH="$PWD:$PWD/tests${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 export PYDENOISE_BUILD=cuda PYDENOISE_CUDA_ARCHITECTURES=native
-timed="limits step epochs columns convolutions"
+timed="limits epochs columns convolutions step tiles"
 known="tests memcheck racecheck initcheck $timed"
 for name in "$@"; do
   [[ " $known " == *" $name "* ]] || { echo "gpu.sh: there is no part $name, but $known" >&2; exit 2; }
@@ -97,8 +98,10 @@ else
 fi
 
 wait
-declare -A seconds=([limits]=15 [step]=150 [epochs]=30 [columns]=25 [convolutions]=60)
+declare -A seconds=([limits]=15 [epochs]=30 [columns]=25 [convolutions]=60 [step]=120 [tiles]=70)
 for name in $timed; do
-  if chosen "$name"; then part "$name" "${seconds[$name]}" "$python" bench/gpu.py "$name"; fi
+  script=(bench/gpu.py "$name")
+  if [ "$name" = tiles ]; then script=(bench/gpu_tiles.py); fi
+  if chosen "$name"; then part "$name" "${seconds[$name]}" "$python" "${script[@]}"; fi
 done
 ! grep -q '": "\(failed\|stopped\)' "$parts"

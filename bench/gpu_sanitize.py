@@ -7,6 +7,7 @@ import torch
 import pydenoise
 from pydenoise import models, nn, ops, optim
 from pydenoise.objectives import Noise2Noise
+from pydenoise.ops import _library
 
 
 def convolutions(
@@ -41,12 +42,15 @@ def training(loss: nn.Loss, rule: type[optim.Optimizer]) -> None:
         optimizer.zero_grad()
 
 
+kernels = _library.cuda_kernels()
 for arguments in ((3, 48, 2, 1), (48, 3, 1, 1), (20, 36, 1, 1), (6, 9, 2, 3)):
     convolutions(*arguments)
-# as many pictures as large tiles and the medium one ask for
-for many, columns in ((17, 32), (17, 36), (17, 61), (5, 48)):
-    convolutions(4, columns, 1, 1, (many, 46, 45))
-convolutions(36, 36, 1, 1, (9, 124, 122))
+for tile in range(kernels.FLOAT_TILES):  # each works on several, the last of them part empty
+    kernels.prescribe(tile, 3)
+    convolutions(20, 101, 1, 1, (2, 12, 13))
+    convolutions(5, 36, 2, 1, (3, 12, 13))
+kernels.prescribe(-1, 0)
+convolutions(36, 36, 1, 1, (9, 33, 34))  # many enough to pack their weights first
 convolutions(6, 9, 2, 3, dtype=torch.float64)
 training(nn.MSELoss(), optim.SGD)
 training(nn.L1Loss(), optim.Adam)

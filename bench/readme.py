@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -30,11 +31,13 @@ def table(titles: list[str], rows: list[list[str]]) -> str:
 
 
 def commit() -> str:
-    """The commit measured, marked where the package has changes beside it."""
+    """The commit measured, marked where the package has changes beside it; COMMIT where there is
+    no .git to ask."""
 
     def git(*words: str) -> str:
         asked = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
         return asked.stdout.strip()
 
     changed = git("status", "--porcelain", "--", *MEASURED)
-    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("-dirty" if changed else "")
+    known = git("rev-parse", "--short", "HEAD") or os.environ.get("COMMIT", "unknown")
+    return known + ("-dirty" if changed else "")

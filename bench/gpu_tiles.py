@@ -1,0 +1,196 @@
+"""Times every tile of the products on a GPU, and fits to it what the kernels expect of each.
+
+    python bench/gpu_tiles.py [--rehearse]
+    python bench/gpu_tiles.py --fit
+
+The first, on a machine with a GPU, takes every operation of bench/gpu.py's convolutions and of
+Table I by every tile, sums over pixels in several numbers of parts, and writes gpu_tiles.json under
+bench/results/. The second needs numpy and scipy and no GPU: it prints the numbers that
+csrc/cuda/product.h and product_plan.cpp hold, as this device would have them, and where they would
+choose another tile than the quickest. `--rehearse` runs small shapes on the processor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import readme
+import torch
+from gpu import IN_GRAPH, UNET, Place, Report
+
+from pydenoise import ops
+from pydenoise.ops import _library
+
+SHAPES = [(4, before, after, side, 1) for before, after, side in UNET]
+SHAPES += [(16, 3, 48, 32, 2), (16, 48, 96, 16, 2)]
+TILES = [(128, 64, 3), (64, 96, 4), (128, 48, 4), (128, 32, 4), (64, 48, 4), (32, 32, 6),
+         (32, 16, 6), (16, 16, 6)]  # fmt: skip
+"""Rows, columns and blocks that share a multiprocessor, as in product.h."""
+
+MULTIPROCESSORS = 132
+REPLAYS = 5
+
+
+def calls(place: Place, rehearse: bool) -> Iterator[tuple[dict[str, Any], Callable[[], Any]]]:
+    """What is to be timed: the sizes of a product, and the call."""
+    for batch, before, after, side, stride in SHAPES[-2:] if rehearse else SHAPES:
+        for form in (torch.contiguous_format, torch.channels_last):
+            x = place.random(batch, before, side, side).contiguous(memory_format=form)
+            w = place.random(after, before, 3, 3, seed=1)
+            z = ops.conv2d(x, w, None, stride, 1)
+            gz = torch.rand_like(z, memory_format=torch.preserve_format)
+            pixels, terms, phases = z[:, 0].numel(), 9 * before, stride**2
+            sizes = {
+                "forward": (pixels, after, 1, terms),
+                "grad_input": (x[:, 0].numel() // phases, before, phases, 9 * after // phases),
+                "grad_weight": (terms, after, 1, pixels),
+            }
+            ways = {
+                "forward": partial(ops.conv2d, x, w, None, stride, 1),
+                "grad_input": partial(ops.conv2d_grad_input, x.shape, w, gz, stride, 1),
+                "grad_weight": partial(ops.conv2d_grad_weight, x, w.shape, gz, stride, 1),
+            }
+            name = "channels_last" if form is torch.channels_last else "contiguous"
+            for quantity, (rows, columns, times, steps) in sizes.items():
+                if columns <= 4:
+                    continue
+                found = {"rows": rows, "columns": columns, "times": times, "steps": steps}
+                key = f"{batch}x{before}->{after} {side}x{side} stride {stride} {quantity} {name}"
+                yield {"key": key, "sums": quantity == "grad_weight", **found}, ways[quantity]
+
+
+def part_numbers(sizes: dict[str, Any], tile: int) -> list[int]:
+    """Parts that a sum over pixels is tried in: a quarter to the double of what runs at once."""
+    if not sizes["sums"]:
+        return [1]
+    rows, columns, resident = TILES[tile]
+    tiles = math.ceil(sizes["rows"] / rows) * math.ceil(sizes["columns"] / columns)
+    most = max(1, sizes["steps"] // 32)
+    blocks = [MULTIPROCESSORS * resident * quarters // 4 for quarters in (1, 2, 3, 4, 8)]
+    return sorted({min(most, max(1, count // tiles)) for count in blocks})
+
+
+def microseconds(place: Place, call: Callable[[], Any], pool: Any) -> float:
+    """The median of a call of many in one graph; torch's own scope would clean up each time."""
+    if place.rehearse:
+        return place.microseconds(call, 1)
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        call()
+        graph.capture_begin(pool=pool)
+        try:
+            for _ in range(IN_GRAPH):
+                call()
+        finally:
+            graph.capture_end()
+    torch.cuda.synchronize()
+    graph.replay()
+    taken = [place.microseconds(graph.replay, 1) / IN_GRAPH for _ in range(REPLAYS)]
+    return statistics.median(taken)
+
+
+def measure(rehearse: bool) -> None:
+    place = Place(rehearse)
+    report = Report("tiles", place)
+    kernels = None if rehearse else _library.cuda_kernels()
+    pool = None if rehearse else torch.cuda.graph_pool_handle()
+    prescribe = (lambda tile, parts: None) if kernels is None else kernels.prescribe
+    try:
+        for sizes, call in calls(place, rehearse):
+            key = sizes.pop("key")
+            prescribe(-1, 0)
+            right = call()
+            found = {}
+            for tile in range(len(TILES)):
+                for parts in part_numbers(sizes, tile):
+                    prescribe(tile, parts if sizes["sums"] else 0)
+                    if report.same(f"{key}, tile {tile} in {parts}", call(), right, 1e-5):
+                        found[f"{tile}/{parts}"] = microseconds(place, call, pool)
+            report.keep(key, {**sizes, "microseconds": found})
+    finally:
+        prescribe(-1, 0)
+    print(f"tiles: {len(report.figures)} operations")
+    if report.wrong:
+        raise SystemExit("\n".join(report.wrong))
+
+
+def expected(sizes: Any, tile: int, parts: int, speed: float, rest: Any) -> float:
+    """What product_plan.cpp says, and the launches beside it."""
+    rows, columns, resident = TILES[tile]
+    steps_of_start, time_of_part, launches, adding = rest
+    blocks = math.ceil(sizes["rows"] / rows) * math.ceil(sizes["columns"] / columns)
+    blocks *= sizes["times"] * parts
+    rounds, left = divmod(blocks, MULTIPROCESSORS * resident)
+    turns = rounds * (resident + 1) + (math.ceil(left / MULTIPROCESSORS) + 1 if left else 0)
+    steps = math.ceil(sizes["steps"] / parts) + steps_of_start
+    time = turns * steps * rows * columns * MULTIPROCESSORS / (1e6 * speed) + launches
+    if sizes["sums"]:
+        time += adding + time_of_part * parts * sizes["rows"] * sizes["columns"]
+    return time
+
+
+def fit() -> None:
+    import numpy as np
+    from scipy.optimize import least_squares
+
+    text = (readme.RESULTS / "gpu_tiles.json").read_text(encoding="utf-8")
+    figures = json.loads(text)["figures"]
+    taken = [
+        (sizes, *map(int, way.split("/")), time)
+        for sizes in figures.values()
+        for way, time in sizes["microseconds"].items()
+    ]
+
+    def errors(logarithms: Any) -> list[float]:
+        numbers = np.exp(logarithms)
+        speeds, rest = numbers[: len(TILES)], numbers[len(TILES) :]
+        return [
+            math.log(expected(sizes, tile, parts, speeds[tile], rest) / time)
+            for sizes, tile, parts, time in taken
+        ]
+
+    start = np.log([*[15.0] * len(TILES), 30.0, 3e-6, 3.0, 2.0])
+    found = least_squares(errors, start, loss="soft_l1", f_scale=0.1).x
+    numbers = np.exp(found)
+    for (rows, columns, _), speed in zip(TILES, numbers, strict=False):
+        print(f"{rows} x {columns}: speed {speed:.1f}")
+    steps_of_start, time_of_part, *_ = numbers[len(TILES) :]
+    print(f"kStepsOfStart {steps_of_start:.0f}, kTimeOfPart {time_of_part:.2g}")
+    off = np.abs(errors(found))
+    print(f"of {len(taken)}, half within {np.median(off):.0%}, 9 in 10 within "
+          f"{np.quantile(off, 0.9):.0%}")  # fmt: skip
+    for key, sizes in figures.items():
+        times = sizes["microseconds"]
+
+        def guess(way: str, sizes: Any = sizes) -> float:
+            tile, parts = map(int, way.split("/"))
+            return expected(sizes, tile, parts, numbers[tile], numbers[len(TILES) :])
+
+        chosen, best = min(times, key=guess), min(times, key=times.__getitem__)
+        if times[chosen] > 1.05 * times[best]:
+            print(f"{key}: {chosen} takes {times[chosen]:.1f} µs, {best} {times[best]:.1f} µs")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--fit", action="store_true")
+    parser.add_argument("--rehearse", action="store_true")
+    options = parser.parse_args()
+    if options.fit:
+        fit()
+        return
+    reason = ops.backends()["cuda"]
+    if reason is not None and not options.rehearse:
+        raise SystemExit(f"no GPU to measure on: {reason}")
+    measure(options.rehearse)
+
+
+if __name__ == "__main__":
+    main()
