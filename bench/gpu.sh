@@ -63,7 +63,7 @@ part() {
 
 chosen() { [[ $wanted == *" $1 "* ]]; }
 
-part build 90 "$python" setup.py -q build_ext --inplace || exit 1
+part build 60 "$python" setup.py -q build_ext --inplace || exit 1
 "$python" -c 'from pydenoise import ops; import sys; sys.exit(ops.backends()["cuda"])' 2>>"$results/gpu_build.log" ||
   { note build "the CUDA backend does not run: $(tail -n 1 "$results/gpu_build.log")"; exit 1; }
 
@@ -90,7 +90,7 @@ elif "$python" -c "import pytest, hypothesis" 2>/dev/null; then
   workers=$("$python" -c "import xdist" 2>/dev/null && echo "-n 8")
   cases="nn fusion gradients optim losses trajectory winograd tiles"
   # shellcheck disable=SC2086
-  part tests 150 "$python" -m pytest -q --tb=short --maxfail=40 -p no:cacheprovider $workers \
+  part tests 120 "$python" -m pytest -q --tb=short --maxfail=40 -p no:cacheprovider $workers \
     -k "(cuda or nccl) and not host" tests/test_distributed.py tests/test_cuda.py tests/test_ops_*.py \
     $(printf "tests/test_%s.py " $cases)
 else
@@ -98,7 +98,7 @@ else
 fi
 
 wait
-declare -A seconds=([limits]=15 [epochs]=30 [columns]=25 [convolutions]=60 [step]=120 [tiles]=70)
+declare -A seconds=([limits]=15 [epochs]=30 [columns]=25 [convolutions]=60 [step]=100 [tiles]=60)
 for name in $timed; do
   script=(bench/gpu.py "$name")
   if [ "$name" = tiles ]; then script=(bench/gpu_tiles.py); fi

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 
 import pydenoise
-from pydenoise import models, nn, ops, optim
+from pydenoise import _cuda, models, nn, ops, optim
 from pydenoise.objectives import Noise2Noise
-from pydenoise.ops import _library
 
 
 def convolutions(
@@ -42,14 +41,13 @@ def training(loss: nn.Loss, rule: type[optim.Optimizer]) -> None:
         optimizer.zero_grad()
 
 
-kernels = _library.cuda_kernels()
 for arguments in ((3, 48, 2, 1), (48, 3, 1, 1), (20, 36, 1, 1), (6, 9, 2, 3)):
     convolutions(*arguments)
-for tile in range(kernels.FLOAT_TILES):  # each works on several, the last of them part empty
-    kernels.prescribe(tile, 3)
+for tile in range(_cuda.FLOAT_TILES):  # each works on several, the last of them part empty
+    _cuda.prescribe(tile, 3)
     convolutions(20, 101, 1, 1, (2, 12, 13))
     convolutions(5, 36, 2, 1, (3, 12, 13))
-kernels.prescribe(-1, 0)
+_cuda.prescribe(-1, 0)
 convolutions(36, 36, 1, 1, (9, 33, 34))  # many enough to pack their weights first
 convolutions(6, 9, 2, 3, dtype=torch.float64)
 training(nn.MSELoss(), optim.SGD)

@@ -5,9 +5,9 @@
 
 The first, on a machine with a GPU, takes every operation of bench/gpu.py's convolutions and of
 Table I by every tile, sums over pixels in several numbers of parts, and writes gpu_tiles.json under
-bench/results/. The second needs numpy and scipy and no GPU: it prints the numbers that
-csrc/cuda/product.h and product_plan.cpp hold, as this device would have them, and where they would
-choose another tile than the quickest. `--rehearse` runs small shapes on the processor.
+bench/results/. The second needs numpy and scipy and no GPU: it prints what kFloatTiles,
+kStepsOfStart and kTimeOfPart of csrc/cuda would be for that device, and where they would choose
+another tile than the quickest. `--rehearse` runs small shapes on the processor.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ import torch
 from gpu import IN_GRAPH, UNET, Place, Report
 
 from pydenoise import ops
-from pydenoise.ops import _library
 
 SHAPES = [(4, before, after, side, 1) for before, after, side in UNET]
 SHAPES += [(16, 3, 48, 32, 2), (16, 48, 96, 16, 2)]
@@ -71,37 +70,59 @@ def part_numbers(sizes: dict[str, Any], tile: int) -> list[int]:
         return [1]
     rows, columns, resident = TILES[tile]
     tiles = math.ceil(sizes["rows"] / rows) * math.ceil(sizes["columns"] / columns)
-    most = max(1, sizes["steps"] // 32)
     blocks = [MULTIPROCESSORS * resident * quarters // 4 for quarters in (1, 2, 3, 4, 8)]
-    return sorted({min(most, max(1, count // tiles)) for count in blocks})
+    counts = [min(512, max(1, count // tiles)) for count in blocks]
+    return sorted({math.ceil(sizes["steps"] / steps_of(sizes, count)) for count in counts})
 
 
-def microseconds(place: Place, call: Callable[[], Any], pool: Any) -> float:
-    """The median of a call of many in one graph; torch's own scope would clean up each time."""
-    if place.rehearse:
-        return place.microseconds(call, 1)
-    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
-    torch.cuda.synchronize()
-    with torch.cuda.stream(stream):
-        call()
-        graph.capture_begin(pool=pool)
-        try:
-            for _ in range(IN_GRAPH):
-                call()
-        finally:
-            graph.capture_end()
-    torch.cuda.synchronize()
-    graph.replay()
-    taken = [place.microseconds(graph.replay, 1) / IN_GRAPH for _ in range(REPLAYS)]
-    return statistics.median(taken)
+def steps_of(sizes: dict[str, Any], parts: int) -> int:
+    """Those of one part: whole panels."""
+    steps = math.ceil(sizes["steps"] / parts)
+    return 32 * math.ceil(steps / 32) if sizes["sums"] else steps
+
+
+class Timer:
+    """Times calls, many of them in one CUDA graph; torch's own scope would clean up each time."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._graph: Any = None  # the last one holds the memory that the next one takes
+
+    def microseconds(self, call: Callable[[], Any]) -> float:
+        """The median of a call."""
+        if self._place.rehearse:
+            return self._place.microseconds(call, 1)
+        stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+        pool = torch.cuda.graph_pool_handle() if self._graph is None else self._graph.pool()
+        torch.cuda.synchronize()
+        with torch.cuda.stream(stream):
+            call()
+            graph.capture_begin(pool=pool)
+            try:
+                for _ in range(IN_GRAPH):
+                    call()
+            finally:
+                graph.capture_end()
+        torch.cuda.synchronize()
+        self._graph = graph
+        graph.replay()
+        taken = [self._place.microseconds(graph.replay, 1) / IN_GRAPH for _ in range(REPLAYS)]
+        return statistics.median(taken)
+
+
+def prescriber(rehearse: bool) -> Callable[[int, int], None]:
+    """What makes the kernels take a tile and a number of parts."""
+    if rehearse:
+        return lambda tile, parts: None
+    from pydenoise import _cuda
+
+    prescribe: Callable[[int, int], None] = _cuda.prescribe
+    return prescribe
 
 
 def measure(rehearse: bool) -> None:
-    place = Place(rehearse)
-    report = Report("tiles", place)
-    kernels = None if rehearse else _library.cuda_kernels()
-    pool = None if rehearse else torch.cuda.graph_pool_handle()
-    prescribe = (lambda tile, parts: None) if kernels is None else kernels.prescribe
+    place, prescribe = Place(rehearse), prescriber(rehearse)
+    report, timer = Report("tiles", place), Timer(place)
     try:
         for sizes, call in calls(place, rehearse):
             key = sizes.pop("key")
@@ -112,7 +133,7 @@ def measure(rehearse: bool) -> None:
                 for parts in part_numbers(sizes, tile):
                     prescribe(tile, parts if sizes["sums"] else 0)
                     if report.same(f"{key}, tile {tile} in {parts}", call(), right, 1e-5):
-                        found[f"{tile}/{parts}"] = microseconds(place, call, pool)
+                        found[f"{tile}/{parts}"] = timer.microseconds(call)
             report.keep(key, {**sizes, "microseconds": found})
     finally:
         prescribe(-1, 0)
@@ -129,7 +150,7 @@ def expected(sizes: Any, tile: int, parts: int, speed: float, rest: Any) -> floa
     blocks *= sizes["times"] * parts
     rounds, left = divmod(blocks, MULTIPROCESSORS * resident)
     turns = rounds * (resident + 1) + (math.ceil(left / MULTIPROCESSORS) + 1 if left else 0)
-    steps = math.ceil(sizes["steps"] / parts) + steps_of_start
+    steps = steps_of(sizes, parts) + steps_of_start
     time = turns * steps * rows * columns * MULTIPROCESSORS / (1e6 * speed) + launches
     if sizes["sums"]:
         time += adding + time_of_part * parts * sizes["rows"] * sizes["columns"]

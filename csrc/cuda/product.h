@@ -65,20 +65,21 @@ struct Tile {
   double speed;
 };
 constexpr int kNarrowColumns = 4;
-constexpr Tile kNarrowTile = {128, kNarrowColumns, 16, 3, 8, 4.8};
-constexpr Tile kFloatTiles[] = {{128, 64, 16, 3, 3, 26}, {64, 96, 16, 3, 4, 23.5},
-                                {128, 48, 16, 3, 4, 22}, {128, 32, 16, 3, 4, 20.5},
-                                {64, 48, 16, 3, 4, 18},  {32, 32, 32, 3, 6, 13},
-                                {32, 16, 32, 3, 6, 8.4}, {16, 16, 64, 2, 6, 5.2}};
-constexpr Tile kTf32Tiles[] = {{128, 64, 16, 3, 3, 42},
-                               {128, 48, 16, 3, 3, 42},
-                               {128, 32, 16, 3, 3, 32},
-                               {32, 32, 16, 3, 6, 15}};
+inline constexpr Tile kNarrowTile = {128, kNarrowColumns, 16, 3, 8, 4.8};
+inline constexpr Tile kFloatTiles[] = {{128, 64, 16, 3, 3, 26}, {64, 96, 16, 3, 4, 23.5},
+                                       {128, 48, 16, 3, 4, 22}, {128, 32, 16, 3, 4, 20.5},
+                                       {64, 48, 16, 3, 4, 18},  {32, 32, 32, 3, 6, 13},
+                                       {32, 16, 32, 3, 6, 8.4}, {16, 16, 64, 2, 6, 5.2}};
+inline constexpr Tile kTf32Tiles[] = {{128, 64, 16, 3, 3, 42},
+                                      {128, 48, 16, 3, 3, 42},
+                                      {128, 32, 16, 3, 3, 32},
+                                      {32, 32, 16, 3, 6, 15}};
 
 // Which of some tiles is expected to take the shortest.
 int quickest(const Product<float>& product, const Tile* tiles, int count);
-// For tests and measurements, from now on: the tile of this index, and so many parts of sums over
-// pixels; -1 and 0 leave both to the sizes again.
+// For tests and measurements, from now on: the tile of this index where float has a choice, and so
+// many parts of sums over pixels; -1 and 0 leave both to the sizes again. Not while another thread
+// works with the kernels.
 void prescribe(int tile, int parts);
 
 // `tf32` rounds the factors and multiplies by tensor cores, in float and where the device has them.

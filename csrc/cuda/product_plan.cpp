@@ -78,22 +78,22 @@ int64_t tiles_of(int64_t rows, int64_t columns, const Tile& tile) {
   return ceil_div(rows, tile.rows) * ceil_div(columns, tile.columns);
 }
 
-// What a product may take, in microseconds: `times` products of so many rows, columns and steps at
-// once. Blocks that share a multiprocessor keep it busy where one alone would wait, so n of them
-// take n + 1 times as long as one would if it never did. The constants are fitted to 962 products
-// measured on an H200, of the sizes in bench/gpu.py and Table I: launches aside, half of them take
-// within 10 % of this, nine tenths within 20 %.
-double time_of(int64_t rows, int64_t columns, int64_t times, int64_t steps, const Tile& tile) {
-  constexpr double kStepsOfStart = 32;
+// What a step of `times` products of so many rows and columns may take, in microseconds. Blocks
+// that share a multiprocessor keep it busy where one alone would wait, so n of them take n + 1
+// times as long as one would if it never did. The constants are fitted to a thousand products
+// measured on an H200: launches aside, half of them take within 10 % of this, nine tenths within 20
+// %. Those of the narrow tile and of TF32 are read off whole convolutions. bench/gpu_tiles.py fits
+// anew.
+double time_of_step(int64_t rows, int64_t columns, int64_t times, const Tile& tile) {
   const int64_t blocks = tiles_of(rows, columns, tile) * times;
   const int64_t at_once = kMultiprocessors * tile.resident;
   const int64_t rounds = blocks / at_once, rest = ceil_div(blocks % at_once, kMultiprocessors);
   const auto turns = static_cast<double>(rounds * (tile.resident + 1) + (rest > 0 ? rest + 1 : 0));
   const auto elements = static_cast<double>(tile.rows) * tile.columns;
-  return turns * (static_cast<double>(steps) + kStepsOfStart) * elements * kMultiprocessors /
-         (1e6 * tile.speed);
+  return turns * elements * kMultiprocessors / (1e6 * tile.speed);
 }
 
+constexpr double kStepsOfStart = 32;    // as long as these take a block to begin and to end
 constexpr double kTimeOfPart = 2.7e-6;  // of an element: written, read and added
 
 int prescribed_tile = -1, prescribed_parts = 0;
@@ -113,12 +113,12 @@ void prescribe(int tile, int parts) {
 }
 
 int quickest(const Product<float>& p, const Tile* tiles, int count) {
-  if (prescribed_tile >= 0) return prescribed_tile % count;
+  const int prescribed = prescribed_tile;
+  if (prescribed >= 0) return prescribed % count;
   int64_t rows = 0;
   for (int i = 0; i < p.phases; ++i) rows = larger(rows, p.phase[i].rows.count);
   const int64_t times = static_cast<int64_t>(p.groups) * p.parts * p.phases;
-  const int64_t steps = smaller(p.part_steps, p.phase[0].steps.count);
-  const auto time = [&](const Tile& tile) { return time_of(rows, p.columns, times, steps, tile); };
+  const auto time = [&](const Tile& tile) { return time_of_step(rows, p.columns, times, tile); };
   const Tile* const found = std::min_element(
       tiles, tiles + count, [&](const Tile& a, const Tile& b) { return time(a) < time(b); });
   return static_cast<int>(found - tiles);
@@ -140,8 +140,9 @@ int32_t parts_of(int64_t rows, int64_t columns, int64_t groups, int64_t steps) {
       const int64_t most = larger(1, blocks / (tiles_of(rows, columns, *tile) * groups));
       const int64_t of_part = ceil_div(ceil_div(steps, smaller(most, kMostParts)), kWhole) * kWhole;
       const int64_t parts = larger(1, ceil_div(steps, larger(1, of_part)));
-      const double adding = kTimeOfPart * static_cast<double>(parts * groups * rows * columns);
-      const double time = time_of(rows, columns, groups * parts, of_part, *tile) + adding;
+      const double time = time_of_step(rows, columns, groups * parts, *tile) *
+                              (static_cast<double>(of_part) + kStepsOfStart) +
+                          kTimeOfPart * static_cast<double>(parts * groups * rows * columns);
       if (time < shortest) {
         shortest = time;
         best = parts;

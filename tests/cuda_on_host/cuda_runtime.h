@@ -219,14 +219,25 @@ inline void* shared_memory(size_t bytes) {
   return machine.shared.data();
 }
 
-// Copies are made when they are waited for, no sooner.
+inline void land(const Copy& copy) {
+  if (copy.is_there)
+    std::memcpy(copy.to, copy.from, copy.bytes);
+  else
+    std::memset(copy.to, 0, copy.bytes);
+}
+
+// Copies are made when they are waited for, no sooner; where threads go backward, at once.
 inline void copy_async(void* to, const void* from, size_t bytes, bool is_there) {
   const auto misplaced = [=](const void* at) { return reinterpret_cast<uintptr_t>(at) % bytes; };
   if (misplaced(to) != 0 || (is_there && misplaced(from) != 0)) {
     std::fputs("cuda_on_host: a copy from or to an odd address\n", stderr);
     std::abort();
   }
-  machine.copies[threadIdx.x].back().push_back({to, from, bytes, is_there});
+  const Copy copy{to, from, bytes, is_there};
+  if (machine.order == 1)
+    land(copy);
+  else
+    machine.copies[threadIdx.x].back().push_back(copy);
 }
 inline void end_copy_group() {
   machine.copies[threadIdx.x].emplace_back();
@@ -234,12 +245,7 @@ inline void end_copy_group() {
 inline void wait_for_copies(size_t but) {
   auto& groups = machine.copies[threadIdx.x];
   while (groups.size() > but + 1) {
-    for (const Copy& copy : groups.front()) {
-      if (copy.is_there)
-        std::memcpy(copy.to, copy.from, copy.bytes);
-      else
-        std::memset(copy.to, 0, copy.bytes);
-    }
+    for (const Copy& copy : groups.front()) land(copy);
     groups.erase(groups.begin());
   }
 }
