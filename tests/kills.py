@@ -5,7 +5,8 @@
 Each run is killed and resumed until it gets to its end; then its weights, its optimizer's state and
 its log, but for the times, have to be those of a run that nobody killed. After every kill the
 newest checkpoint has to be readable. Runs save after every step, so that many kills hit a save.
-A sabotaged run has to be found out: then the exit status is 1, as for any fault.
+A sabotaged run has to be found out: then the exit status is 1, as for any fault, and no more are
+killed.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ def kill_and_resume(count: int, seed: int, sabotage: str | None, folder: Path) -
     wanted = outcome(folder / "whole")
     faults: list[str] = []
     kills = cut_off = finished = attempts = 0
-    while kills < count:
+    while kills < count and not (sabotage and faults):
         out = folder / f"run{finished}"
         process = start(data, out, sabotage)
         attempts += 1

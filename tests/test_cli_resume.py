@@ -256,6 +256,6 @@ def test_killed_at_random_moments_nothing_is_lost() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.parametrize("sabotage", ["optimizer", "saves"])
 def test_a_sabotaged_run_is_found_out(sabotage: str) -> None:
-    done = kills("10", "--sabotage", sabotage)
+    done = kills("60", "--sabotage", sabotage)  # as many as it takes, mostly few
     assert done.returncode == 1, done.stdout + done.stderr
     assert "another outcome" in done.stdout or "unreadable" in done.stdout
