@@ -31,7 +31,7 @@ SLIPS = [
     ("of a long sum the last piece alone", PRODUCT,
      "p.accumulate || first > begin;", "p.accumulate;"),
     ("one panel for all turns", PRODUCT,
-     "auto& panel = scratch.panels[slot];", "auto& panel = scratch.panels[0];"),
+     "auto& panel = scratch.panels[slot];", "auto& panel = scratch.panels[slot / kStages];"),
     ("places of steps that are gone by", PRODUCT,
      "first + next_chunk + thread, until", "first + next_chunk - kDepth + thread, until"),
     ("places written over those in use", PRODUCT,

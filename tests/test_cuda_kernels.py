@@ -239,19 +239,18 @@ def test_order_of_threads(kernels: Kernels, tf32: bool) -> None:
 def test_each_tile(kernels: Kernels, tile: int, setting: Setting) -> None:
     """Whatever the sizes; sums over pixels come in parts, some of which have nothing to do."""
     assert kernels.module.FLOAT_TILES == 8
-    for case in [*TILE_CASES, BY_NAME["table1-inner"], BY_NAME["asymmetric"], SEVERAL]:
+    several = ConvCase("several", "tiles either way", 2, (5, 101), (12, 13), (3, 3), padding=(1, 1))
+    for case in [*TILE_CASES, BY_NAME["table1-inner"], BY_NAME["asymmetric"], several]:
         with kernels.prescribed(tile, parts=3):
             check_all(kernels, case, operands(case, setting.dtype), setting)
-
-
-SEVERAL = ConvCase("several", "tiles either way", 2, (5, 101), (12, 13), (3, 3), padding=(1, 1))
 
 
 @pytest.mark.parametrize("tile", range(8))
 def test_order_of_threads_in_each_tile(kernels: Kernels, tile: int) -> None:
     """Copies into shared memory come late, or at once (order 1)."""
-    for case in [SEVERAL, LONG[0]]:
-        setting = Setting(HOST, "implicit", torch.float32, torch.contiguous_format)
+    even = ConvCase("even", "channels by fours", 2, (8, 100), (12, 13), (3, 3), padding=(1, 1))
+    for case, form in product((even, LONG[0]), FORMATS.values()):
+        setting = Setting(HOST, "implicit", torch.float32, form)
         o = setting.put_all(draw_operands(case, setting.dtype))
         found: list[list[Tensor]] = []
         for order in (0, 1, 2):
