@@ -165,23 +165,28 @@ WIDE = [
 ]
 
 
+def aligned(o: Operands, setting: Setting) -> Operands:
+    """Operands without guards, at addresses from which 16 bytes can be read at once."""
+    put = [None if x is None else x.contiguous() for x in o]
+    for i in (0, 3):
+        put[i] = put[i].contiguous(memory_format=setting.memory_format)
+        assert put[i].data_ptr() % 16 == 0
+    return Operands(*put)
+
+
 @each_setting
 @pytest.mark.parametrize("case", WIDE, ids=str)
 def test_vectors(kernels: Kernels, case: ConvCase, setting: Setting) -> None:
     """Where 16 bytes are read or written at once the result is that of odd addresses."""
     o = draw_operands(case, setting.dtype)
     check_all(kernels, case, o, setting)
-    put = [None if x is None else x.contiguous() for x in o]
-    for i in (0, 3):
-        put[i] = put[i].contiguous(memory_format=setting.memory_format)
-    aligned = Operands(*put)
-    assert aligned.input.data_ptr() % 16 == 0
+    here = aligned(o, setting)
     for name in ("conv2d", "grad_input", "grad_weight"):
         size = OPERATIONS[name][1](case)
         out = torch.full(size, torch.nan, dtype=setting.dtype)
         if name != "grad_weight":
             out = out.contiguous(memory_format=setting.memory_format)
-        OPERATIONS[name][0](kernels, out, aligned, case)
+        OPERATIONS[name][0](kernels, out, here, case)
         odd = result(kernels, name, setting.put_all(o), case, setting)
         assert_identical(out, odd, f"{name} {case}")
 
@@ -247,16 +252,16 @@ def test_each_tile(kernels: Kernels, tile: int, setting: Setting) -> None:
 
 @pytest.mark.parametrize("tile", range(8))
 def test_order_of_threads_in_each_tile(kernels: Kernels, tile: int) -> None:
-    """Copies into shared memory come late, or at once (order 1)."""
+    """Copies into shared memory are of 4 bytes or 16, and come late, or at once (order 1)."""
     even = ConvCase("even", "channels by fours", 2, (8, 100), (12, 13), (3, 3), padding=(1, 1))
     for case, form in product((even, LONG[0]), FORMATS.values()):
         setting = Setting(HOST, "implicit", torch.float32, form)
-        o = setting.put_all(draw_operands(case, setting.dtype))
+        o = draw_operands(case, setting.dtype)
         found: list[list[Tensor]] = []
-        for order in (0, 1, 2):
+        for here, order in product((setting.put_all(o), aligned(o, setting)), (0, 1, 2)):
             with kernels.order(order), kernels.prescribed(tile, parts=2):
                 names = ("conv2d", "grad_input", "grad_weight")
-                found.append([result(kernels, name, o, case, setting) for name in names])
+                found.append([result(kernels, name, here, case, setting) for name in names])
         for other in found[1:]:
             for a, b in zip(other, found[0], strict=True):
                 assert_identical(a, b, f"{case}, tile {tile}")
