@@ -54,8 +54,7 @@ struct Fold {
   Phase phase[kMostPhases];
 };
 
-constexpr int kTogether =
-    4;  // channels that a thread sums, for one search of places and more reads
+constexpr int kTogether = 4;  // channels of a thread: one search of places, more reads on their way
 
 // One block: kThreads pixels of one phase and kTogether channels; each adds its taps in order.
 template <class T>
