@@ -43,7 +43,7 @@ def training(loss: nn.Loss, rule: type[optim.Optimizer]) -> None:
 
 for arguments in ((3, 48, 2, 1), (48, 3, 1, 1), (20, 36, 1, 1), (6, 9, 2, 3)):
     convolutions(*arguments)
-for tile in range(_cuda.FLOAT_TILES):  # each works on several, the last of them part empty
+for tile in range(len(_cuda.FLOAT_TILES)):  # each works on several, the last of them part empty
     _cuda.prescribe(tile, 3)
     convolutions(20, 101, 1, 1, (2, 12, 13))
     convolutions(5, 36, 2, 1, (3, 12, 13))

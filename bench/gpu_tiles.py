@@ -18,7 +18,8 @@ import math
 import statistics
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from itertools import starmap
+from typing import Any, NamedTuple
 
 import readme
 import torch
@@ -28,12 +29,38 @@ from pydenoise import ops
 
 SHAPES = [(4, before, after, side, 1) for before, after, side in UNET]
 SHAPES += [(16, 3, 48, 32, 2), (16, 48, 96, 16, 2)]
-TILES = [(128, 64, 3), (64, 96, 4), (128, 48, 4), (128, 32, 4), (64, 48, 4), (32, 32, 6),
-         (32, 16, 6), (16, 16, 6)]  # fmt: skip
-"""Rows, columns and blocks that share a multiprocessor, as in product.h."""
-
 MULTIPROCESSORS = 132
 REPLAYS = 5
+
+
+class Tile(NamedTuple):
+    """A block's share of a product, and how many such blocks share a multiprocessor."""
+
+    rows: int
+    columns: int
+    resident: int
+
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.columns}x{self.resident}"
+
+    def needed(self, sizes: Any) -> int:
+        """How many cover one product."""
+        return math.ceil(sizes["rows"] / self.rows) * math.ceil(sizes["columns"] / self.columns)
+
+
+class Way(NamedTuple):
+    """How a product is made."""
+
+    tile: Tile
+    parts: int
+
+    def __str__(self) -> str:
+        return f"{self.tile}/{self.parts}"
+
+    @classmethod
+    def of(cls, text: str) -> Way:
+        tile, parts = text.split("/")
+        return cls(Tile(*map(int, tile.split("x"))), int(parts))
 
 
 def calls(place: Place, rehearse: bool) -> Iterator[tuple[dict[str, Any], Callable[[], Any]]]:
@@ -64,14 +91,12 @@ def calls(place: Place, rehearse: bool) -> Iterator[tuple[dict[str, Any], Callab
                 yield {"key": key, "sums": quantity == "grad_weight", **found}, ways[quantity]
 
 
-def part_numbers(sizes: dict[str, Any], tile: int) -> list[int]:
+def part_numbers(sizes: dict[str, Any], tile: Tile) -> list[int]:
     """Parts that a sum over pixels is tried in: a quarter to the double of what runs at once."""
     if not sizes["sums"]:
         return [1]
-    rows, columns, resident = TILES[tile]
-    tiles = math.ceil(sizes["rows"] / rows) * math.ceil(sizes["columns"] / columns)
-    blocks = [MULTIPROCESSORS * resident * quarters // 4 for quarters in (1, 2, 3, 4, 8)]
-    counts = [min(512, max(1, count // tiles)) for count in blocks]
+    blocks = [MULTIPROCESSORS * tile.resident * quarters // 4 for quarters in (1, 2, 3, 4, 8)]
+    counts = [min(512, max(1, count // tile.needed(sizes))) for count in blocks]
     return sorted({math.ceil(sizes["steps"] / steps_of(sizes, count)) for count in counts})
 
 
@@ -110,18 +135,17 @@ class Timer:
         return statistics.median(taken)
 
 
-def prescriber(rehearse: bool) -> Callable[[int, int], None]:
-    """What makes the kernels take a tile and a number of parts."""
+def choices(rehearse: bool) -> tuple[list[Tile], Callable[[int, int], None]]:
+    """The tiles there are, and what makes the kernels take one and a number of parts."""
     if rehearse:
-        return lambda tile, parts: None
+        return [Tile(32, 16, 6), Tile(16, 16, 6)], lambda tile, parts: None
     from pydenoise import _cuda
 
-    prescribe: Callable[[int, int], None] = _cuda.prescribe
-    return prescribe
+    return list(starmap(Tile, _cuda.FLOAT_TILES)), _cuda.prescribe
 
 
 def measure(rehearse: bool) -> None:
-    place, prescribe = Place(rehearse), prescriber(rehearse)
+    place, (tiles, prescribe) = Place(rehearse), choices(rehearse)
     report, timer = Report("tiles", place), Timer(place)
     try:
         for sizes, call in calls(place, rehearse):
@@ -129,11 +153,11 @@ def measure(rehearse: bool) -> None:
             prescribe(-1, 0)
             right = call()
             found = {}
-            for tile in range(len(TILES)):
-                for parts in part_numbers(sizes, tile):
-                    prescribe(tile, parts if sizes["sums"] else 0)
-                    if report.same(f"{key}, tile {tile} in {parts}", call(), right, 1e-5):
-                        found[f"{tile}/{parts}"] = timer.microseconds(call)
+            for index, tile in enumerate(tiles):
+                for way in (Way(tile, parts) for parts in part_numbers(sizes, tile)):
+                    prescribe(index, way.parts if sizes["sums"] else 0)
+                    if report.same(f"{key}, {way}", call(), right, 1e-5):
+                        found[str(way)] = timer.microseconds(call)
             report.keep(key, {**sizes, "microseconds": found})
     finally:
         prescribe(-1, 0)
@@ -142,12 +166,11 @@ def measure(rehearse: bool) -> None:
         raise SystemExit("\n".join(report.wrong))
 
 
-def expected(sizes: Any, tile: int, parts: int, speed: float, rest: Any) -> float:
+def expected(sizes: Any, way: Way, speed: float, rest: Any) -> float:
     """What product_plan.cpp says, and the launches beside it."""
-    rows, columns, resident = TILES[tile]
+    (rows, columns, resident), parts = way
     steps_of_start, time_of_part, launches, adding = rest
-    blocks = math.ceil(sizes["rows"] / rows) * math.ceil(sizes["columns"] / columns)
-    blocks *= sizes["times"] * parts
+    blocks = way.tile.needed(sizes) * sizes["times"] * parts
     rounds, left = divmod(blocks, MULTIPROCESSORS * resident)
     turns = rounds * (resident + 1) + (math.ceil(left / MULTIPROCESSORS) + 1 if left else 0)
     steps = steps_of(sizes, parts) + steps_of_start
@@ -164,25 +187,27 @@ def fit() -> None:
     text = (readme.RESULTS / "gpu_tiles.json").read_text(encoding="utf-8")
     figures = json.loads(text)["figures"]
     taken = [
-        (sizes, *map(int, way.split("/")), time)
+        (sizes, Way.of(way), time)
         for sizes in figures.values()
         for way, time in sizes["microseconds"].items()
     ]
+    tiles = list(dict.fromkeys(way.tile for _, way, _ in taken))
 
     def errors(logarithms: Any) -> list[float]:
         numbers = np.exp(logarithms)
-        speeds, rest = numbers[: len(TILES)], numbers[len(TILES) :]
+        speeds, rest = dict(zip(tiles, numbers, strict=False)), numbers[len(tiles) :]
         return [
-            math.log(expected(sizes, tile, parts, speeds[tile], rest) / time)
-            for sizes, tile, parts, time in taken
+            math.log(expected(sizes, way, speeds[way.tile], rest) / time)
+            for sizes, way, time in taken
         ]
 
-    start = np.log([*[15.0] * len(TILES), 30.0, 3e-6, 3.0, 2.0])
+    start = np.log([*[15.0] * len(tiles), 30.0, 3e-6, 3.0, 2.0])
     found = least_squares(errors, start, loss="soft_l1", f_scale=0.1).x
     numbers = np.exp(found)
-    for (rows, columns, _), speed in zip(TILES, numbers, strict=False):
-        print(f"{rows} x {columns}: speed {speed:.1f}")
-    steps_of_start, time_of_part, *_ = numbers[len(TILES) :]
+    speeds, rest = dict(zip(tiles, numbers, strict=False)), numbers[len(tiles) :]
+    for tile, speed in speeds.items():
+        print(f"{tile.rows} x {tile.columns}: speed {speed:.1f}")
+    steps_of_start, time_of_part, *_ = rest
     print(f"kStepsOfStart {steps_of_start:.0f}, kTimeOfPart {time_of_part:.2g}")
     off = np.abs(errors(found))
     print(f"of {len(taken)}, half within {np.median(off):.0%}, 9 in 10 within "
@@ -190,9 +215,9 @@ def fit() -> None:
     for key, sizes in figures.items():
         times = sizes["microseconds"]
 
-        def guess(way: str, sizes: Any = sizes) -> float:
-            tile, parts = map(int, way.split("/"))
-            return expected(sizes, tile, parts, numbers[tile], numbers[len(TILES) :])
+        def guess(text: str, sizes: Any = sizes) -> float:
+            way = Way.of(text)
+            return expected(sizes, way, speeds[way.tile], rest)
 
         chosen, best = min(times, key=guess), min(times, key=times.__getitem__)
         if times[chosen] > 1.05 * times[best]:

@@ -64,23 +64,23 @@ class Pictures:
     photographs: int
 
 
-def _photographs(folder: Path) -> list[Path]:
-    found = [
+def photographs(folder: Path) -> list[Path]:
+    """The pictures under a folder, at all depths."""
+    return [
         path
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp", ".webp")
     ]
-    if len(found) <= HELD_BACK:
-        raise SystemExit(
-            f"{folder} holds {len(found)} pictures, the experiment holds back {HELD_BACK}; "
-            "name a folder with some hundred photographs"
-        )
-    return found
 
 
 def draw(folder: Path) -> Pictures:
     """The experiment's pictures: a function of the folder's photographs alone."""
-    paths = _photographs(folder)
+    paths = photographs(folder)
+    if len(paths) <= HELD_BACK:
+        raise SystemExit(
+            f"{folder} holds {len(paths)} pictures, the experiment holds back {HELD_BACK}; "
+            "name a folder with some hundred photographs"
+        )
     order = data.generator(DATA_SEED, 0, 0, "order").permutation(len(paths))
     held_back = [data.read(paths[i]) for i in order[:HELD_BACK]]
     seen = [data.read(paths[i]) for i in order[HELD_BACK:]]

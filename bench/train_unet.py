@@ -72,10 +72,7 @@ class Arm(NamedTuple):
 
 def colour_pictures(folder: Path) -> list[Any]:
     """All pictures under a folder, gray ones in three equal channels."""
-    paths = sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".png", ".bmp")
-    )
-    pictures = [data.read(path) for path in paths]
+    pictures = [data.read(path) for path in recipe.photographs(folder)]
     return [p if p.ndim == 3 else np.repeat(p[:, :, None], 3, axis=2) for p in pictures]
 
 

@@ -8,8 +8,9 @@
 #include <pybind11/stl.h>
 
 #include <array>
-#include <iterator>
 #include <string>
+#include <tuple>
+#include <vector>
 
 #include "bindings_device.h"
 #include "bindings_memory.h"
@@ -351,6 +352,14 @@ void define_pointwise(py::module_& m) {
   m.def("adam_step", &adam_step);
 }
 
+// Rows, columns, and blocks that share a multiprocessor.
+template <size_t kCount>
+std::vector<std::tuple<int, int, int>> described(const cuda::Tile (&tiles)[kCount]) {
+  std::vector<std::tuple<int, int, int>> all;
+  for (const cuda::Tile& tile : tiles) all.emplace_back(tile.rows, tile.columns, tile.resident);
+  return all;
+}
+
 }  // namespace
 }  // namespace pydenoise
 
@@ -370,8 +379,8 @@ PYBIND11_MODULE(PYDENOISE_CUDA_MODULE, m) {
   m.def("why_unavailable", &why_unavailable);
   m.def("built_architectures", &built_architectures);
   m.def("prescribe", &cuda::prescribe);
-  m.attr("FLOAT_TILES") = static_cast<int>(std::size(cuda::kFloatTiles));
-  m.attr("TF32_TILES") = static_cast<int>(std::size(cuda::kTf32Tiles));
+  m.attr("FLOAT_TILES") = described(cuda::kFloatTiles);
+  m.attr("TF32_TILES") = described(cuda::kTf32Tiles);
   m.def("im2col", &im2col);
   m.def("col2im", &col2im);
   m.def("matmul", &matmul);

@@ -23,22 +23,33 @@ def awake(**terms: Any) -> nn.Sequential:
     return model
 
 
-def in_torch(state: dict[str, Tensor], dilations: tuple[int, ...], x: Tensor) -> Tensor:
-    weights = [(w, b) for w, b in zip(*[iter(state.values())] * 2, strict=True)]
-    x = functional.leaky_relu(functional.conv2d(x, *weights[0], stride=2, padding=2), 0.1)
-    for each, layer in zip(dilations, weights[1:-1], strict=True):
-        more = functional.conv2d(x, *layer, padding=each, dilation=each)
-        x = x + functional.leaky_relu(more, 0.1)
-    return functional.conv_transpose2d(x, *weights[-1], stride=2, padding=2)
+def in_torch(state: dict[str, Tensor], scales: int, x: Tensor) -> Tensor:
+    weights = iter(zip(*[iter(state.values())] * 2, strict=True))
+
+    def conv(x: Tensor, **terms: int) -> Tensor:
+        return functional.leaky_relu(functional.conv2d(x, *next(weights), **terms), 0.1)
+
+    def blocks(x: Tensor) -> Tensor:
+        for _ in range(2):
+            x = x + conv(x, padding=1)
+        return x
+
+    seen = [blocks(conv(x, stride=2, padding=2))]
+    for _ in range(scales - 1):
+        seen.append(blocks(conv(seen[-1], stride=2)))
+    x = blocks(seen.pop())
+    while seen:
+        x = blocks(seen.pop() + functional.conv_transpose2d(x, *next(weights), stride=2))
+    return functional.conv_transpose2d(x, *next(weights), stride=2, padding=2)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_the_numbers_are_those_of_torch(channels: int) -> None:
-    model = awake(channels=channels, width=5, dilations=(1, 3))
+@pytest.mark.parametrize(("channels", "widths"), [(1, (5,)), (1, (4, 6)), (3, (5, 4, 7))])
+def test_the_numbers_are_those_of_torch(channels: int, widths: tuple[int, ...]) -> None:
+    model = awake(channels=channels, widths=widths)
     model.to(torch.float64)
-    x = torch.rand(2, channels, 12, 16, generator=torch.Generator().manual_seed(0)).double()
+    x = torch.rand(2, channels, 16, 24, generator=torch.Generator().manual_seed(0)).double()
     state = {name: values.requires_grad_() for name, values in model.state_dict().items()}
-    expected = in_torch(state, (1, 3), x)
+    expected = in_torch(state, len(widths), x)
     assert expected.shape == x.shape
     torch.testing.assert_close(model(x), expected.detach(), rtol=0, atol=1e-13)
     expected.square().sum().backward()
@@ -48,7 +59,7 @@ def test_the_numbers_are_those_of_torch(channels: int) -> None:
 
 
 def test_a_fresh_network_finds_no_noise_and_learns_at_once() -> None:
-    model = models.halved(1, 4, (1,), seed=0)
+    model = models.halved(1, (4,), seed=0)
     output = model(torch.rand(1, 1, 8, 8))
     assert not output.any()
     model.backward(torch.ones_like(output))
@@ -58,32 +69,33 @@ def test_a_fresh_network_finds_no_noise_and_learns_at_once() -> None:
 
 @pytest.mark.parametrize("row", [30, 31])
 def test_what_a_pixel_sees(row: int) -> None:
-    model = awake(channels=1, width=4)
+    model = awake(channels=1, widths=(4, 4))
     picture = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     gradient = torch.zeros_like(model(picture))
     gradient[0, 0, row, 20] = 1
     seen = model.backward(gradient)[0, 0].any(1).nonzero()
-    assert (seen.min(), seen.max()) == (30 - 20, 30 + 21)
+    # rows 14 to 16 at half the resolution, with two blocks 12 to 18; at a quarter 6 to 9, with four
+    # blocks 2 to 13, which are 4 to 27 at half of it, with two blocks more 2 to 29
+    assert (seen.min(), seen.max()) == (2 * 2 - 2, 2 * 29 + 3)
 
 
 def test_same_seed_same_weights() -> None:
-    first, again, other = (models.halved(1, 4, seed=seed).state_dict() for seed in (3, 3, 4))
+    first, again, other = (models.halved(1, (4, 5), seed=seed).state_dict() for seed in (3, 3, 4))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["0.weight"], other["0.weight"])
 
 
 def test_it_can_be_built_again() -> None:
-    model = awake(channels=1, width=4, dilations=(2, 1))
+    model = awake(channels=1, widths=(4, 3))
     again = models.build(model.architecture or {})
     again.load_state_dict(model.state_dict())
-    x = torch.rand(1, 1, 6, 8)
+    x = torch.rand(1, 1, 12, 8)
     assert torch.equal(again(x), model(x))
-    assert again.size_multiple == 2
+    assert again.size_multiple == 4
 
 
-@pytest.mark.parametrize("build", [models.halved, models.zero_shot])
-def test_pairs_do_not_teach_a_network_of_noise(build: Any) -> None:
-    model = build(3, 4, seed=0)
+@pytest.mark.parametrize("model", [models.halved(3, (4,), seed=0), models.zero_shot(3, 4, seed=0)])
+def test_pairs_do_not_teach_a_network_of_noise(model: nn.Module) -> None:
     pictures = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
     before = model.flatten().data.clone()
     with pytest.raises(ValueError, match=r"one that predicts noise; take models\.autoencoder"):
@@ -95,9 +107,10 @@ def test_pairs_do_not_teach_a_network_of_noise(build: Any) -> None:
     ("terms", "match"),
     [
         ({"channels": 0}, "halved: channels must be a whole number from 1"),
-        ({"width": True}, "halved: width must be a whole number"),
-        ({"dilations": ()}, "halved: dilations must be 1 to 8 whole numbers"),
-        ({"dilations": (1, 0)}, r"halved: dilations\[1\] must be a whole number"),
+        ({"widths": 48}, "halved: widths must be 1 to 8 whole numbers"),
+        ({"widths": ()}, "halved: widths must be 1 to 8 whole numbers"),
+        ({"widths": (4, 0)}, r"halved: widths\[1\] must be a whole number"),
+        ({"widths": (4, True)}, r"halved: widths\[1\] must be a whole number"),
     ],
 )
 def test_what_is_refused(terms: dict[str, Any], match: str) -> None:

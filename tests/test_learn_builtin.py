@@ -28,7 +28,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learn_builtin, "SAVED_EVERY", 2)
     monkeypatch.setattr(learn_builtin, "SNAPSHOTS", tmp_path / "snapshots")
     scenes = np.random.default_rng(0).random((2, 100, 90, 1), np.float32)
-    monkeypatch.setattr(learn_builtin, "photographs", lambda channels: list(scenes))
+    monkeypatch.setattr(learn_builtin, "photographs", lambda *_: list(scenes))
     for channels in (1, 3):
         monkeypatch.setitem(builtin.NETWORKS, channels, tmp_path / f"{channels}.safetensors")
 
@@ -36,7 +36,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = learn_builtin.learn("gray", STEPS).flatten().data.clone()
+    whole = learn_builtin.learn("gray", STEPS, tmp_path).flatten().data.clone()
     monkeypatch.setattr(learn_builtin, "SNAPSHOTS", tmp_path / "others")
     pair, seen = learn_builtin.Scenes.pair, []
 
@@ -48,27 +48,31 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
 
     monkeypatch.setattr(learn_builtin.Scenes, "pair", stopping)
     with pytest.raises(KeyboardInterrupt):
-        learn_builtin.learn("gray", STEPS)
-    assert torch.equal(learn_builtin.learn("gray", STEPS).flatten().data, whole)
+        learn_builtin.learn("gray", STEPS, tmp_path)
+    assert torch.equal(learn_builtin.learn("gray", STEPS, tmp_path).flatten().data, whole)
     assert seen == [0, 1, 2, 3, 2, 3, 4]
 
 
 def test_what_it_writes_says_where_it_comes_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["learn_builtin.py", "gray", "--steps", "2"])
+    monkeypatch.setattr(sys, "argv", ["learn_builtin.py", "scenes", "gray", "--steps", "2"])
     with pytest.raises(SystemExit):
         learn_builtin.main()
     assert not list(tmp_path.glob("*.safetensors"))
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--out", str(tmp_path)])
     learn_builtin.main()
     model, header = load_weights(builtin.NETWORKS[1])
+    assert "noisy pairs of the photographs of scenes, of those that come" in header["trained_on"]
     assert "bench/learn_builtin.py, seed 0, 2 steps, commit" in header["trained_on"]
     assert model.architecture["channels"] == 1
 
 
-def test_two_captures_share_the_scene_and_not_the_noise() -> None:
-    scenes = learn_builtin.Scenes(1)
+def test_two_captures_share_the_scene_and_not_the_noise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learn_builtin, "SHARED", {1: 0})
+    scenes = learn_builtin.Scenes(1, tmp_path)
     pairs = [scenes.pair(step) for step in range(40)]
     for first, second in pairs:
         assert first.shape == (4, 1, 64, 64) and first.dtype == torch.float32
@@ -78,8 +82,35 @@ def test_two_captures_share_the_scene_and_not_the_noise() -> None:
     noise = [first - second for first, second in pairs]
     beside = [(each[..., 1:] * each[..., :-1]).mean() / each.square().mean() for each in noise]
     assert np.abs(beside).max() < 0.06
-    again = learn_builtin.Scenes(1).pair(7)
+    again = learn_builtin.Scenes(1, tmp_path).pair(7)
     assert all(torch.equal(a, b) for a, b in zip(pairs[7], again, strict=True))
+
+
+def test_neighbours_and_channels_share_some_noise() -> None:
+    clean = np.zeros((1, 3, 64, 64))
+    rng = np.random.default_rng(0)
+    first, second = (
+        np.stack(pair) for pair in zip(*[draw_twice(clean, rng) for _ in range(40)], strict=True)
+    )
+    level = np.square(first).mean(axis=(1, 2, 3, 4), keepdims=True)
+    first, second = first / np.sqrt(level), second / np.sqrt(level)
+    assert abs((first * second).mean()) < 0.01, "two captures are independent"
+    assert 0.2 < (first[..., 1:] * first[..., :-1]).mean() < 0.7
+    assert 0.1 < (first[:, :, 0] * first[:, :, 1]).mean() < 0.5
+
+
+def draw_twice(clean: Any, rng: np.random.Generator) -> tuple[Any, Any]:
+    capture = learn_builtin.shared(clean, rng)
+    return capture(), capture()
+
+
+def test_long_gradients_are_shortened() -> None:
+    gradient = torch.tensor([3.0, 4.0])
+    assert learn_builtin.shorten(gradient, 0.0) == pytest.approx(5)
+    assert gradient.tolist() == [3, 4]
+    assert learn_builtin.shorten(gradient, 2.0) == pytest.approx(2 + 0.01 * (5 - 2))
+    torch.testing.assert_close(gradient, torch.tensor([1.8, 2.4]))
+    assert learn_builtin.shorten(gradient * 1e6, 2.0) == pytest.approx(2 + 0.01 * (6 - 2))
 
 
 def test_leaves_hide_one_another_and_have_colours() -> None:
@@ -92,7 +123,7 @@ def test_leaves_hide_one_another_and_have_colours() -> None:
 def test_unknown_names_are_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["learn_builtin.py", "grey"])
+    monkeypatch.setattr(sys, "argv", ["learn_builtin.py", "scenes", "grey"])
     with pytest.raises(SystemExit):
         learn_builtin.main()
     assert "unknown network grey; known are gray, colour" in capsys.readouterr().err

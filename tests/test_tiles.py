@@ -68,8 +68,8 @@ def small_unet() -> nn.Module:
 
 
 def halved() -> nn.Module:
-    """Strides, gaps between taps, and layers that are added to their input."""
-    model = models.halved(width=12, dilations=(1, 2), seed=3)
+    """Strides, and layers and whole scales that are added to their input."""
+    model = models.halved(widths=(12, 8), seed=3)
     torch.nn.init.normal_(model[-1].weight, generator=torch.Generator().manual_seed(3))
     return model
 

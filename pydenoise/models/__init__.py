@@ -20,7 +20,7 @@ _BUILDERS: dict[str, Callable[..., nn.Module]] = {
 }
 _ARGUMENTS = {
     "autoencoder": {"channels", "in_channels"},
-    "halved": {"channels", "width", "dilations"},
+    "halved": {"channels", "widths"},
     "unet": {"channels", "width", "depth", "residual"},
 }
 
