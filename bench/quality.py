@@ -10,8 +10,10 @@ microscopy and repeated captures, laid out as their folders are published, again
 captures.
 
 Each figure is kept in bench/results/quality.json when it is measured; a run that was stopped goes
-on where it was. What is kept holds for the same noisy picture and the same code of the method. At
-the end README.md gets the table, and bench/results the plot.
+on where it was. What is kept holds for the same noisy picture and the same code of the method;
+`--methods builtin --others` measures one method, and takes of all others what is kept, whatever has
+changed since: the commits beside the table say when that was. At the end README.md gets the table,
+and bench/results the plot.
 """
 
 from __future__ import annotations
@@ -111,9 +113,12 @@ def real(folders: Sequence[Path]) -> Iterator[Scene]:
 
 
 def measured(
-    cache: Cache, contenders: Sequence[Contender], scenes: Sequence[Scene]
+    cache: Cache, contenders: Sequence[Contender], scenes: Sequence[Scene], others: bool
 ) -> dict[str, list[dict[str, Any]]]:
-    """For each contender that is here what it made of the scenes; what is kept is not repeated."""
+    """For each contender that is here what it made of the scenes; what is kept is not repeated.
+
+    With `others` also what is kept of all others, by whatever code of theirs.
+    """
     found = {}
     for contender in contenders:
         if comparison.reason_missing(contender.method):
@@ -129,8 +134,12 @@ def measured(
                 file=sys.stderr,
                 flush=True,
             )
-        found[contender.title] = [cache.figures(contender, scene) for scene in scenes]
-    return found
+        found[contender.title] = [cache.figures(contender.title, scene) for scene in scenes]
+    if others:
+        for title in sorted(cache.titles(scenes) - found.keys()):
+            found[title] = [cache.figures(title, scene) for scene in scenes]
+    order = [*comparison.METHODS.values(), *found]
+    return {title: found[title] for title in sorted(found, key=order.index)}
 
 
 def noisy_figures(scenes: Sequence[Scene]) -> list[dict[str, Any]]:
@@ -157,7 +166,10 @@ def compare_methods(cache: Cache, contenders: Sequence[Contender], options: Any)
     results: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for noise in options.noise:
         scenes = by_noise[noise] = list(with_noise(options.folders, noise))[: options.first]
-        results[noise] = {"noisy": noisy_figures(scenes), **measured(cache, contenders, scenes)}
+        results[noise] = {
+            "noisy": noisy_figures(scenes),
+            **measured(cache, contenders, scenes, options.others),
+        }
     draw(options.results / "quality.png", results)
     titles = ["", *(f"{noise}: dB / SSIM" for noise in options.noise), "seconds each", "peak MB"]
     parts = [environment(cache)]
@@ -224,7 +236,7 @@ def compare_recipes(cache: Cache, options: Any) -> str:
     ][: options.first]
     if not scenes:
         raise SystemExit(f"--recipes wants the folders {' and '.join(RECIPE_PICTURES)}")
-    fast, paper = measured(cache, contenders, scenes).values()
+    fast, paper = measured(cache, contenders, scenes, others=False).values()
     rows = [
         [
             f"{scene.name}, {scene.noise}",
@@ -250,7 +262,7 @@ def compare_real(cache: Cache, contenders: Sequence[Contender], options: Any) ->
     """What is gained on real captures, picture by picture, and in the mean of each folder."""
     scenes = list(real(options.folders))[: options.first]
     noisy = noisy_figures(scenes)
-    found = measured(cache, contenders, scenes)
+    found = measured(cache, contenders, scenes, options.others)
     rows = []
     for folder in dict.fromkeys(scene.folder for scene in scenes):
         here = [index for index, scene in enumerate(scenes) if scene.folder == folder]
@@ -272,6 +284,9 @@ def main() -> None:
     mode.add_argument("--real", action="store_true", help="captures against the mean of many")
     names = [name for name in comparison.METHODS if name != "model"]
     parser.add_argument("--methods", nargs="+", choices=names, help="all; our own for --real")
+    parser.add_argument(
+        "--others", action="store_true", help="also show what is kept of others, as it is"
+    )
     parser.add_argument("--models", type=Path, nargs="+", default=[], metavar="WEIGHTS")
     parser.add_argument("--noise", nargs="+", default=NOISES)
     parser.add_argument("--first", type=int, help="pictures to stop after")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +36,7 @@ ZERO_SHOT = (
     *_SUBTRACTION,
 )
 CLASSIC = ("classic.py",)
+_BETWEEN = " | "
 _OURS = {"builtin": BUILTIN, "zero-shot": ZERO_SHOT, "zero-shot-paper": ZERO_SHOT}
 
 
@@ -87,18 +89,26 @@ class Cache:
         self._used: dict[str, None] = {}
 
     def holds(self, contender: Contender, scene: Scene) -> bool:
-        kept = self._kept.get(_key(contender, scene))
+        kept = self._kept.get(_key(contender.title, scene))
         return kept is not None and kept["holds_for"] == _fingerprint(contender, scene)
 
-    def figures(self, contender: Contender, scene: Scene) -> dict[str, Any]:
-        kept = self._kept[_key(contender, scene)]
+    def titles(self, scenes: Sequence[Scene]) -> set[str]:
+        """Of those who have figures of all scenes, whatever they hold for."""
+        return {
+            title
+            for title in {key.split(_BETWEEN)[0] for key in self._kept}
+            if all(_key(title, scene) in self._kept for scene in scenes)
+        }
+
+    def figures(self, title: str, scene: Scene) -> dict[str, Any]:
+        kept = self._kept[_key(title, scene)]
         self._used[kept["commit"]] = None
         return kept
 
     def keep(self, contender: Contender, scene: Scene, figures: dict[str, Any]) -> None:
         holds_for = _fingerprint(contender, scene)
         entry = {**figures, "commit": self._commit, "holds_for": holds_for}
-        self._kept[_key(contender, scene)] = entry
+        self._kept[_key(contender.title, scene)] = entry
         with new_file(self._path, overwrite=True) as file:
             file.write(json.dumps(self._kept, indent=1).encode() + b"\n")
 
@@ -107,8 +117,8 @@ class Cache:
         return list(self._used)
 
 
-def _key(contender: Contender, scene: Scene) -> str:
-    return " | ".join(filter(None, (contender.title, scene.name, scene.noise)))
+def _key(title: str, scene: Scene) -> str:
+    return _BETWEEN.join(filter(None, (title, scene.name, scene.noise)))
 
 
 def _fingerprint(contender: Contender, scene: Scene) -> str:

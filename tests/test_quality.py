@@ -98,6 +98,22 @@ def test_what_changed_is_measured_anew(
     assert counted.asked == ["builtin"] * 3
 
 
+def test_of_others_what_is_kept_is_shown_as_it_is(
+    bench: Any, folder: Path, weights: Path, counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (folder, "--noise", "gauss:25", "--methods")
+    table = bench(*words, "tv", "builtin", "--models", weights)
+    counted.asked.clear()
+    monkeypatch.setattr(quality_cache.Contender, "code", lambda self: b"other")
+    again = bench(*words, "builtin", "--others")
+    assert counted.asked == ["builtin"] * 3
+    rows, before = ([row.split("|")[1:3] for row in each.splitlines()] for each in (again, table))
+    assert rows == before
+    assert " total variation " in again and f"{weights.parent.name}/w.safetensors" in again
+    write(folder / "4.png", picture(9, 30, 40))
+    assert " total variation " not in bench(*words, "builtin", "--others"), "one figure is missing"
+
+
 def test_a_model_is_known_by_its_weights(
     bench: Any, folder: Path, weights: Path, counted: Counted
 ) -> None:
