@@ -41,7 +41,7 @@ def test_what_ships(channels: int) -> None:
     for word in ("bench/learn_builtin.py", "seed 0", "steps", "commit", "scikit-image"):
         assert word in header["trained_on"]
     assert {parameter.data.dtype for parameter in model.parameters()} == {torch.float32}
-    assert builtin.NETWORKS[channels].stat().st_size < 250_000
+    assert builtin.NETWORKS[channels].stat().st_size < 1_000_000
 
 
 @each_network
@@ -60,7 +60,7 @@ def test_it_knows_more_than_one_picture_teaches() -> None:
 
 
 def test_the_noise_is_the_mean_over_eight_ways_to_turn_the_page() -> None:
-    picture = squares(1)[0][:60, :50]
+    picture = squares(1)[0][:60, :52]
     low, high = subtraction.percentiles(Picture.of(picture)) or (0, 0)
     network, page = load_weights(builtin.NETWORKS[1])[0], to_tensor(picture, (low, high))
     noise = torch.zeros_like(page)
@@ -158,10 +158,10 @@ def test_strength() -> None:
 
 
 def test_memory_may_be_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    picture = squares(3)[0][:, :40]
+    picture = np.tile(squares(3)[0][:, :40], (2, 1, 1))
     whole = denoised(picture)
     is_compiled = _library.kernels() is not None
-    enough, off = (5 * 10**5, 0) if is_compiled else (10**7, 1e-6)
+    enough, off = (15 * 10**5, 0) if is_compiled else (10**7, 1e-6)
     found = denoised(picture, max_bytes=enough)
     np.testing.assert_allclose(found, whole, rtol=0, atol=off)
     with pytest.raises(ValueError, match="max_bytes=10 does not hold"):
@@ -171,7 +171,7 @@ def test_memory_may_be_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @each_network
-@pytest.mark.parametrize("size", [(97, 41), (97, 40), (96, 41)])
+@pytest.mark.parametrize("size", [(197, 41), (197, 40), (196, 41)])
 def test_bands_come_out_as_the_whole_page_does(
     channels: int, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,7 +179,7 @@ def test_bands_come_out_as_the_whole_page_does(
     random = np.random.default_rng(0)
     picture = Picture.of(random.uniform(0, 1, (*size, channels)))
     whole = builtin.denoise_pages(picture).samples
-    monkeypatch.setattr(tiles, "_BAND_PIXELS", 60 * size[1])
+    monkeypatch.setattr(tiles, "_BAND_PIXELS", 120 * size[1])
     assert len(list(tiles.bands(builtin.network_for(picture), size))) > 1
     np.testing.assert_allclose(builtin.denoise_pages(picture).samples, whole, rtol=0, atol=1e-6)
 

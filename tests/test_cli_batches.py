@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -152,6 +154,27 @@ def test_dry_run_says_all_and_does_nothing(
     assert listing(tmp_path) == before
     assert not (tmp_path / "out").exists()
     assert not calls
+
+
+def test_names_that_are_no_text_do_no_harm(tmp_path: Path, tree: Path) -> None:
+    """Nor do those that a terminal would obey; in a process of its own, with a strict stdout."""
+    folder = tmp_path / "named"
+    folder.mkdir()
+    names = [b"red\x1b[31m.png", b"two\nlines.png", b"\xff\xfe.png", b"[bold]x.png"]
+    for name in names:
+        Path(os.fsdecode(os.path.join(os.fsencode(folder), name))).write_bytes(
+            (tree / "1.png").read_bytes()
+        )
+    seen = [r"red\x1b[31m.png", r"two\nlines.png", r"\udcff\udcfe.png", "[bold]x.png"]
+    for words in (["--dry-run"], []):
+        command = [sys.executable, "-m", "pydenoise", "denoise", folder, "-o", tmp_path / "out"]
+        environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+        ended = subprocess.run([*command, *words], capture_output=True, env=environment, check=True)
+        lines = ended.stdout.decode().splitlines()
+        for name in seen:
+            told = [line for line in lines if line.endswith(f"out/{name}") or f"{name} ->" in line]
+            assert len(told) == 1, (name, lines)
+    assert sorted(os.listdir(os.fsencode(tmp_path / "out"))) == sorted(names)
 
 
 # --- what goes wrong ----------------------------------------------------------------------------

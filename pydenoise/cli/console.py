@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,6 +54,10 @@ _CURES = {
     IsADirectoryError: "; name a file",
     FileNotFoundError: "; check the name",
 }
+
+
+# In a file's name: what moves the cursor or turns the line about, and bytes that are no text.
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def package_version(wanted: bool) -> None:
@@ -131,6 +136,16 @@ def _give_up_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def visible(text: str) -> str:
+    """`text` with what a terminal would not show, or obey, as Python writes it."""
+    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def tell(text: str) -> None:
+    """A line of the result, on stdout."""
+    typer.echo(visible(text))
+
+
 def say(text: str) -> None:
     """A line on stderr; where nobody can read it, the work goes on. Of the processes that torchrun
     started the first speaks, but for what is said `each_for_itself`."""
@@ -183,7 +198,7 @@ _voice: ContextVar[Callable[[str], None]] = ContextVar("_voice", default=_by_fir
 
 def _write(text: str) -> None:
     with suppress(OSError):
-        typer.echo(text, err=True)
+        typer.echo(visible(text), err=True)
 
 
 @contextmanager
@@ -214,12 +229,12 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     from rich.table import Table
 
     console = Console(highlight=False)
-    console.print(title, style="bold", markup=False, soft_wrap=True)
+    console.print(visible(title), style="bold", markup=False, soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD)
     for index, name in enumerate(header):
         table.add_column(name, justify="right" if index else "left")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(visible, row))
     console.print(table)
 
 

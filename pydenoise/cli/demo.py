@@ -14,6 +14,7 @@ from pydenoise.cli.console import (
     Seed,
     print_json,
     print_measures,
+    tell,
 )
 from pydenoise.cli.progress import watching
 
@@ -45,9 +46,9 @@ def demo(
         return
     names = " and ".join(room.HELD_BACK)
     print_measures(f"{names}, whole, held back from training; noise {noise}", result)
-    typer.echo(
+    tell(
         f"trained on {result['train_pairs']:,} pairs in {result['train_seconds']:.1f} s, "
         f"{result['pictures_per_second']:,.0f} pictures per second "
         f"({' '.join(filter(None, (result['backend'], result['isa'])))})"
     )
-    typer.echo("written: " + " ".join(result["files"]))
+    tell("written: " + " ".join(result["files"]))

@@ -21,6 +21,7 @@ from pydenoise.cli.console import (
     each_for_itself,
     print_json,
     say,
+    tell,
 )
 from pydenoise.cli.machine import Device, Threads
 from pydenoise.cli.measures import print_picture
@@ -257,7 +258,7 @@ def _tell(batch: Plan, way: Method, reading: Reading, failures: Failures, as_jso
             pages, height, width, channels = picture.samples.shape
             if not as_json:
                 size = f"{pages} x {width}x{height}" if pages > 1 else f"{width}x{height}"
-                typer.echo(f"{job.source} -> {job.destination} ({size}, {channels} channels)")
+                tell(f"{job.source} -> {job.destination} ({size}, {channels} channels)")
     if as_json:
         print_json(
             {

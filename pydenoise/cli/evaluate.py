@@ -20,6 +20,7 @@ from pydenoise.cli.console import (
     print_measures,
     print_table,
     say,
+    tell,
 )
 from pydenoise.cli.sources import note_left_out
 
@@ -102,7 +103,7 @@ def _measure_weights(
         print_json(measures | extra)
         return
     print_measures(f"{Path(name).name} on {measures['pictures']} pictures: {about}", measures)
-    typer.echo(f"{speed:,.1f} pictures per second")
+    tell(f"{speed:,.1f} pictures per second")
 
 
 def _compare(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from pydenoise.cli.console import is_heard_with_others, say
+from pydenoise.cli.console import is_heard_with_others, say, visible
 
 Watcher: TypeAlias = Callable[[Mapping[str, Any]], None]
 """Takes records with step, steps, seconds_left; with loss, PSNR and speed where they are known."""
@@ -100,7 +100,7 @@ class _Bars:
 
     @contextmanager
     def watching(self, what: str, done: int) -> Iterator[Watcher]:
-        self._progress.reset(self._piece, total=None, description=what, status="")
+        self._progress.reset(self._piece, total=None, description=visible(what), status="")
         if self._all is not None:
             self._progress.update(self._all, completed=done)
 

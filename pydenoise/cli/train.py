@@ -24,6 +24,7 @@ from pydenoise.cli.console import (
     refuse,
     say,
     saying_warnings,
+    tell,
 )
 from pydenoise.cli.machine import Device, Threads
 from pydenoise.cli.networks import LossName, NetworkName, ObjectiveName, OptimizerName, ScheduleName
@@ -382,9 +383,9 @@ def _refuse_odd_sizes(shape: tuple[int, int, int], multiple: int) -> None:
 def _show(summary: dict[str, Any]) -> None:
     if summary["psnr_noisy"] is not None:
         print_measures("on the pictures held out", summary)
-    typer.echo(
+    tell(
         f"trained on {summary['train_pairs']:,} pairs in {summary['train_seconds']:.1f} s, "
         f"{summary['pictures_per_second']:,.0f} pictures per second, "
         f"loss {summary['loss']:.5f}"
     )
-    typer.echo(f"written: {summary['weights']} {summary['log']} {summary['curve']}")
+    tell(f"written: {summary['weights']} {summary['log']} {summary['curve']}")
