@@ -57,7 +57,7 @@ LEAST_LEVEL = 1e-3  # of the noise, mean square
 
 
 def photographs(channels: int, folder: Path) -> list[np.ndarray]:
-    """float32 (H, W, C) on the scale 0..1, each also at half the size."""
+    """float32 (H, W, C) on the scale 0..1, each also at half the size; the folder's in colour."""
     portrait = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
     found = [*data.sample_photographs().values(), data.read(portrait)]
     found += [data.read(path) for path in recipe.photographs(folder)]
@@ -175,7 +175,7 @@ def noise(clean: np.ndarray, random: np.random.Generator) -> Callable[[], np.nda
 
 
 def shared(clean: np.ndarray, random: np.random.Generator) -> Callable[[], np.ndarray]:
-    """Noise as demosaicing and compression leave it: blurred, some of it alike in all channels."""
+    """Noise as demosaicing and compression leave it: blurred, partly alike in all channels."""
     sigma, radius = random.uniform(0, 50) / 255, random.uniform(0.25, 0.9)
     in_common = random.uniform(0, 0.6) if random.random() < 0.5 else 0
     grows = random.random() < 0.5
@@ -204,8 +204,11 @@ def learn(name: str, steps: int, folder: Path) -> nn.Module:
     weights, gradient = model.flatten()
     average, usual, first = weights.clone(), 0.0, 0
     snapshot = SNAPSHOTS / f"{name}-{steps}.pt"
+    told = {"photographs": folder.resolve().name, **(model.architecture or {})}
     if snapshot.exists():
         state = torch.load(snapshot, weights_only=True)
+        if state["told"] != told:
+            raise SystemExit(f"{snapshot}: is of {state['told']}, not of {told}; move it away")
         weights.copy_(state["weights"])
         average.copy_(state["average"])
         rule.load_state_dict(state["rule"])
@@ -215,18 +218,19 @@ def learn(name: str, steps: int, folder: Path) -> nn.Module:
     for step in range(first, steps):
         rule.lr = LR * schedule((step + 1) / (steps + 1))
         source, target = scenes.pair(step)
-        noise = source - target
-        level = noise.square().mean().item() / 2
+        difference = source - target
+        level = difference.square().mean().item() / 2
         # loud noise shall not drown what is learned about faint noise
         share = (level + LEAST_LEVEL) ** -0.75
-        missed.append(objective.step(model, source, noise, share) / share / (2 * level + 1e-12))
+        loss = objective.step(model, source, difference, share) / share
+        missed.append(loss / (2 * level + 1e-12))
         usual = shorten(gradient, usual)
         rule.step()
         rule.zero_grad()
         average.lerp_(weights, 1 - min(DECAY, (1 + step) / (10 + step)))
         if (step + 1) % SAVED_EVERY == 0 or step + 1 == steps:
             state = {"weights": weights, "average": average, "usual": usual, "steps": step + 1}
-            keep(snapshot, {**state, "rule": rule.state_dict()})
+            keep(snapshot, {**state, "rule": rule.state_dict(), "told": told})
             print(
                 f"{name}: step {step + 1} of {steps}, loss {np.median(missed):.3f} of the noise, "
                 f"{time.process_time() - began:.0f} s of a core",
@@ -266,7 +270,11 @@ def main() -> None:
     if arguments.steps is not None and arguments.out is None:
         parser.error("--steps makes a trial, which must not replace what ships: give --out")
     if unknown := set(arguments.names) - CHANNELS.keys():
-        parser.error(f"unknown network {', '.join(unknown)}; known are {', '.join(CHANNELS)}")
+        parser.error(
+            f"unknown network {', '.join(sorted(unknown))}; known are {', '.join(CHANNELS)}"
+        )
+    if not recipe.photographs(arguments.folder):
+        parser.error(f"{arguments.folder}: holds no pictures; name a folder of photographs")
     commit = readme.commit()
     for name in arguments.names or CHANNELS:
         steps = STEPS[name] if arguments.steps is None else arguments.steps

@@ -20,9 +20,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
-from itertools import cycle
+from itertools import chain, cycle
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -49,6 +49,7 @@ MEAN_OF_50 = {  # FMD-sample: a capture, and the mean of 50 of its scene
     "test2d_raw_Confocal_FISH_3.png": "test2d_gt_gt_Confocal_FISH_3.png",
     "test2d_raw_WideField_BPAE_raw_rgb_new1.png": "test2d_gt_WideField_BPAE_gt_rgb_new1.png",
 }
+SEEN = {"Set12/04.png"}  # a crop of BSDS500's 12003
 SEED = 0
 COLOURS = ("#c0392b", "#e59866", "#7d3c98", "#2c6fbb", "#7fb3e0", "#1e7d4f", "#b7950b", "#566573")
 
@@ -113,11 +114,14 @@ def real(folders: Sequence[Path]) -> Iterator[Scene]:
 
 
 def measured(
-    cache: Cache, contenders: Sequence[Contender], scenes: Sequence[Scene], others: bool
+    cache: Cache,
+    contenders: Sequence[Contender],
+    scenes: Sequence[Scene],
+    others: Iterable[str] = (),
 ) -> dict[str, list[dict[str, Any]]]:
     """For each contender that is here what it made of the scenes; what is kept is not repeated.
 
-    With `others` also what is kept of all others, by whatever code of theirs.
+    `others` are titles whose figures are taken as they are kept.
     """
     found = {}
     for contender in contenders:
@@ -135,9 +139,8 @@ def measured(
                 flush=True,
             )
         found[contender.title] = [cache.figures(contender.title, scene) for scene in scenes]
-    if others:
-        for title in sorted(cache.titles(scenes) - found.keys()):
-            found[title] = [cache.figures(title, scene) for scene in scenes]
+    for title in sorted(set(others) - found.keys()):
+        found[title] = [cache.figures(title, scene) for scene in scenes]
     order = [*comparison.METHODS.values(), *found]
     return {title: found[title] for title in sorted(found, key=order.index)}
 
@@ -162,14 +165,14 @@ def environment(cache: Cache) -> str:
 
 def compare_methods(cache: Cache, contenders: Sequence[Contender], options: Any) -> str:
     """Every contender over every folder and noise, as a table for each folder; draws the plot."""
-    by_noise: dict[str, list[Scene]] = {}
-    results: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for noise in options.noise:
-        scenes = by_noise[noise] = list(with_noise(options.folders, noise))[: options.first]
-        results[noise] = {
-            "noisy": noisy_figures(scenes),
-            **measured(cache, contenders, scenes, options.others),
-        }
+    by_noise = {
+        noise: list(with_noise(options.folders, noise))[: options.first] for noise in options.noise
+    }
+    others = cache.titles(list(chain(*by_noise.values()))) if options.others else ()
+    results: dict[str, dict[str, list[dict[str, Any]]]] = {
+        noise: {"noisy": noisy_figures(scenes), **measured(cache, contenders, scenes, others)}
+        for noise, scenes in by_noise.items()
+    }
     draw(options.results / "quality.png", results)
     titles = ["", *(f"{noise}: dB / SSIM" for noise in options.noise), "seconds each", "peak MB"]
     parts = [environment(cache)]
@@ -189,10 +192,35 @@ def compare_methods(cache: Cache, contenders: Sequence[Contender], options: Any)
             every = [entry for column in columns for entry in column]
             rows.append([title, *row, *costs(every)])
         for contender in contenders:
-            if reason := comparison.reason_missing(contender.method):
+            reason = comparison.reason_missing(contender.method)
+            if reason and contender.title not in others:
                 rows.append([f"{contender.title}: {reason}", *[""] * (len(titles) - 1)])
         parts.append(f"**{folder}**, {sum(here)} pictures\n\n{readme.table(titles, rows)}")
+        parts += without_seen(folder, by_noise, results)
     return "\n\n".join(parts)
+
+
+def without_seen(
+    folder: str, scenes: dict[str, list[Scene]], results: dict[str, dict[str, list[dict[str, Any]]]]
+) -> list[str]:
+    """What the built-in network comes to without the pictures that it has learned from."""
+    title = comparison.METHODS["builtin"]
+    names = {scene.name for scene in next(iter(scenes.values())) if scene.folder == folder}
+    if not names & SEEN or any(title not in found for found in results.values()):
+        return []
+    means = [
+        fmean(
+            figures["psnr"]
+            for scene, figures in zip(scenes[noise], found[title], strict=True)
+            if scene.folder == folder and scene.name not in SEEN
+        )
+        for noise, found in results.items()
+    ]
+    seen, left = " and ".join(sorted(names & SEEN)), ", ".join(f"{each:.2f}" for each in means)
+    return [
+        f"{seen} shows a photograph that the {title} has learned from; without it, the means of "
+        f"that network are {left} dB."
+    ]
 
 
 def costs(figures: Sequence[dict[str, Any]]) -> list[str]:
@@ -236,7 +264,7 @@ def compare_recipes(cache: Cache, options: Any) -> str:
     ][: options.first]
     if not scenes:
         raise SystemExit(f"--recipes wants the folders {' and '.join(RECIPE_PICTURES)}")
-    fast, paper = measured(cache, contenders, scenes, others=False).values()
+    fast, paper = measured(cache, contenders, scenes).values()
     rows = [
         [
             f"{scene.name}, {scene.noise}",
@@ -262,7 +290,7 @@ def compare_real(cache: Cache, contenders: Sequence[Contender], options: Any) ->
     """What is gained on real captures, picture by picture, and in the mean of each folder."""
     scenes = list(real(options.folders))[: options.first]
     noisy = noisy_figures(scenes)
-    found = measured(cache, contenders, scenes, options.others)
+    found = measured(cache, contenders, scenes, cache.titles(scenes) if options.others else ())
     rows = []
     for folder in dict.fromkeys(scene.folder for scene in scenes):
         here = [index for index, scene in enumerate(scenes) if scene.folder == folder]
@@ -292,6 +320,8 @@ def main() -> None:
     parser.add_argument("--first", type=int, help="pictures to stop after")
     parser.add_argument("--results", type=Path, default=readme.RESULTS)
     options = parser.parse_args()
+    if options.recipes and options.others:
+        parser.error("--recipes compares two methods; --others has no place there")
     options.results.mkdir(parents=True, exist_ok=True)
     cache = Cache(options.results / "quality.json")
     methods = options.methods or (REAL if options.real else names)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from terminal import listing, picture
 
+from pydenoise.cli.console import visible
 from pydenoise.data import write
 
 
@@ -156,21 +157,41 @@ def test_dry_run_says_all_and_does_nothing(
     assert not calls
 
 
+@pytest.mark.parametrize(
+    ("name", "seen"),
+    [
+        ("a\u202egnp.exe", r"a\u202egnp.exe"),
+        ("\u2066a\x9b1m\t", r"\u2066a\x9b1m\t"),
+        ("\udc80", r"\udc80"),
+        ("\U0001f469\u200d\U0001f52c \u0645\u06cc\u200c\u062e a\u0301 日本", None),
+    ],
+)
+def test_what_a_terminal_would_obey_is_written_out(name: str, seen: str | None) -> None:
+    assert visible(name) == (seen or name)
+
+
 def test_names_that_are_no_text_do_no_harm(tmp_path: Path, tree: Path) -> None:
-    """Nor do those that a terminal would obey; in a process of its own, with a strict stdout."""
+    """Nor do those that a terminal would obey; in processes of their own, with a strict stdout."""
     folder = tmp_path / "named"
     folder.mkdir()
-    names = [b"red\x1b[31m.png", b"two\nlines.png", b"\xff\xfe.png", b"[bold]x.png"]
+    names = [b"red\x1b[31m.png", b"two\nlines.png", b"\xff\xfe.png", b"[bold]:dog:.png"]
     for name in names:
         Path(os.fsdecode(os.path.join(os.fsencode(folder), name))).write_bytes(
             (tree / "1.png").read_bytes()
         )
-    seen = [r"red\x1b[31m.png", r"two\nlines.png", r"\udcff\udcfe.png", "[bold]x.png"]
-    for words in (["--dry-run"], []):
+    seen = [r"red\x1b[31m.png", r"two\nlines.png", r"\udcff\udcfe.png", "[bold]:dog:.png"]
+    damaged = Path(os.fsdecode(os.path.join(os.fsencode(folder), b"\x1b[2J\xff.png")))
+    damaged.write_bytes(b"")
+    for words, encoding in (["--dry-run"], "latin-1"), ([], "utf-8"):
         command = [sys.executable, "-m", "pydenoise", "denoise", folder, "-o", tmp_path / "out"]
-        environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
-        ended = subprocess.run([*command, *words], capture_output=True, env=environment, check=True)
-        lines = ended.stdout.decode().splitlines()
+        environment = os.environ | {"PYTHONIOENCODING": f"{encoding}:strict"}
+        ended = subprocess.run(
+            [*command, "--keep-going", *words], capture_output=True, env=environment, check=False
+        )
+        assert ended.returncode == 1
+        assert b"\x1b" not in ended.stdout + ended.stderr
+        assert rb"\x1b[2J\udcff.png: the file is empty" in ended.stderr
+        lines = ended.stdout.decode(encoding).splitlines()
         for name in seen:
             told = [line for line in lines if line.endswith(f"out/{name}") or f"{name} ->" in line]
             assert len(told) == 1, (name, lines)

@@ -12,12 +12,14 @@ import torch
 
 from pydenoise import builtin
 from pydenoise.checkpoint import load_weights
+from pydenoise.data import write
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "bench"))
 import learn_builtin  # noqa: E402
 
 STEPS = 5
+photographs = learn_builtin.photographs
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +31,11 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learn_builtin, "SNAPSHOTS", tmp_path / "snapshots")
     scenes = np.random.default_rng(0).random((2, 100, 90, 1), np.float32)
     monkeypatch.setattr(learn_builtin, "photographs", lambda *_: list(scenes))
+    (tmp_path / "scenes").mkdir()
+    write(
+        tmp_path / "scenes" / "1.png",
+        (255 * np.random.default_rng(1).random((300, 260, 3))).astype("u1"),
+    )
     for channels in (1, 3):
         monkeypatch.setitem(builtin.NETWORKS, channels, tmp_path / f"{channels}.safetensors")
 
@@ -51,12 +58,15 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
         learn_builtin.learn("gray", STEPS, tmp_path)
     assert torch.equal(learn_builtin.learn("gray", STEPS, tmp_path).flatten().data, whole)
     assert seen == [0, 1, 2, 3, 2, 3, 4]
+    with pytest.raises(SystemExit, match=r"gray-5\.pt: is of .*, not of .*scenes"):
+        learn_builtin.learn("gray", STEPS, tmp_path / "scenes")
 
 
 def test_what_it_writes_says_where_it_comes_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["learn_builtin.py", "scenes", "gray", "--steps", "2"])
+    words = ["learn_builtin.py", str(tmp_path / "scenes"), "gray", "--steps", "2"]
+    monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit):
         learn_builtin.main()
     assert not list(tmp_path.glob("*.safetensors"))
@@ -84,6 +94,25 @@ def test_two_captures_share_the_scene_and_not_the_noise(
     assert np.abs(beside).max() < 0.06
     again = learn_builtin.Scenes(1, tmp_path).pair(7)
     assert all(torch.equal(a, b) for a, b in zip(pairs[7], again, strict=True))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_folder_is_among_the_scenes(tmp_path: Path, channels: int) -> None:
+    pictures = photographs(channels, tmp_path)
+    assert len(pictures) > 8 and all(picture.shape[2] == channels for picture in pictures)
+    whole, half = (p for p in pictures if p.shape[:2] in ((300, 260), (150, 130)))
+    np.testing.assert_allclose(learn_builtin.halved(whole), half, rtol=0, atol=1e-6)
+
+
+def test_so_much_of_the_noise_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(learn_builtin, "shared", lambda clean, random: asked.append(clean.shape[1]))
+    monkeypatch.setattr(learn_builtin, "SHARED", {1: 0, 3: 0.5})
+    rng = np.random.default_rng(0)
+    for channels in (1, 3):
+        for _ in range(200):
+            learn_builtin.noise(np.zeros((1, channels, 2, 2)), rng)
+    assert set(asked) == {3} and 70 < len(asked) < 130
 
 
 def test_neighbours_and_channels_share_some_noise() -> None:
@@ -123,7 +152,11 @@ def test_leaves_hide_one_another_and_have_colours() -> None:
 def test_unknown_names_are_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["learn_builtin.py", "scenes", "grey"])
-    with pytest.raises(SystemExit):
-        learn_builtin.main()
-    assert "unknown network grey; known are gray, colour" in capsys.readouterr().err
+    for words, said in (
+        (["scenes", "grey"], "unknown network grey; known are gray, colour"),
+        (["nowhere"], "nowhere: holds no pictures; name a folder of photographs"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["learn_builtin.py", *words])
+        with pytest.raises(SystemExit):
+            learn_builtin.main()
+        assert said in capsys.readouterr().err

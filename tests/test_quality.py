@@ -101,17 +101,33 @@ def test_what_changed_is_measured_anew(
 def test_of_others_what_is_kept_is_shown_as_it_is(
     bench: Any, folder: Path, weights: Path, counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = (folder, "--noise", "gauss:25", "--methods")
+    words = (folder, "--noise", "gauss:25", "poisson:30", "--methods")
     table = bench(*words, "tv", "builtin", "--models", weights)
     counted.asked.clear()
     monkeypatch.setattr(quality_cache.Contender, "code", lambda self: b"other")
     again = bench(*words, "builtin", "--others")
-    assert counted.asked == ["builtin"] * 3
+    assert counted.asked == ["builtin"] * 6
     rows, before = ([row.split("|")[1:3] for row in each.splitlines()] for each in (again, table))
     assert rows == before
     assert " total variation " in again and f"{weights.parent.name}/w.safetensors" in again
-    write(folder / "4.png", picture(9, 30, 40))
-    assert " total variation " not in bench(*words, "builtin", "--others"), "one figure is missing"
+    bench(folder, "--noise", "gauss:25", "--methods", "wavelet")
+    again = bench(*words, "builtin", "bm3d", "--others")
+    assert " wavelet " not in again, "it has no figures at the second noise"
+    assert " total variation " in again
+    with pytest.raises(SystemExit):
+        bench(folder, "--recipes", "--others")
+
+
+def test_pictures_that_the_network_has_learned_from_are_named(
+    bench: Any, folder: Path, counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quality, "SEEN", {f"{folder.name}/1.png"})
+    scenes = list(quality.with_noise([folder], "gauss:25"))
+    other = [comparison.score(scene.noisy, scene.clean)[0] + 1 for scene in scenes[::2]]
+    told = f"without it, the means of that network are {np.mean(other):.2f} dB."
+    words = (folder, "--noise", "gauss:25", "--methods")
+    assert told in bench(*words, "builtin", "tv")
+    assert "has learned from" not in bench(*words, "tv")
 
 
 def test_a_model_is_known_by_its_weights(

@@ -7,6 +7,7 @@ so that help appears at once and without torch.
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -67,6 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code: 0 done, 1 failed, 2 bad usage or bad input, 130 interrupted, 143 terminated.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
+    if isinstance(sys.stdout, TextIOWrapper):  # names that its encoding lacks are written out
+        sys.stdout.reconfigure(errors="backslashreplace")
     debug = "--debug" in words
     if debug:
         words = ["--debug", *(word for word in words if word != "--debug")]

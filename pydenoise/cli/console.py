@@ -137,7 +137,8 @@ def _give_up_stdout() -> None:
 
 
 def visible(text: str) -> str:
-    """`text` with what a terminal would not show, or obey, as Python writes it."""
+    """`text` with control characters, what turns a line about, and bytes that are no text, as
+    Python writes them."""
     return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
@@ -207,13 +208,13 @@ def saying_warnings(where: str = "") -> Iterator[list[str]]:
     gives the warnings, which grow meanwhile."""
     found: list[str] = []
 
-    def tell(message: Warning | str, *_: Any, **__: Any) -> None:
+    def note(message: Warning | str, *_: Any, **__: Any) -> None:
         found.append(str(message))
         say(f"warning: {where}{message}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        warnings.showwarning = tell
+        warnings.showwarning = note
         yield found
 
 
@@ -228,8 +229,8 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
-    console.print(visible(title), style="bold", markup=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print(visible(title), style="bold", soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD)
     for index, name in enumerate(header):
         table.add_column(name, justify="right" if index else "left")
