@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -34,14 +35,12 @@ from pydenoise.atomic import new_file
 from pydenoise.data.noise import unit
 from pydenoise.objectives import Noise2Noise
 
-SEED, LR, WARM_UP, DECAY = 0, 1.2e-3, 0.025, 0.999
+SEED, WARM_UP, DECAY = 0, 0.025, 0.999
 CROPS, SIDE = 4, 64
 SAVED_EVERY = 1000
 SNAPSHOTS = recipe.CACHE.parent / "builtin"
 CHANNELS = {"gray": 1, "colour": 3}
-STEPS = {"gray": 100_000, "colour": 90_000}
-# A network that knows independent noise alone learns to rely on it, and fails on what cameras make
-SHARED = {1: 0.1, 3: 0.2}
+
 LONGEST_GRADIENT = 1.5  # in usual ones
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 GRAY = (
@@ -52,6 +51,26 @@ RADII = (2, 120), (4, 120), (8, 160), (2, 40), (1, 60), (15, 160)
 LEAVES_SIDE, LEAVES = 320, 4000
 LEAVES_SHARE = 0.25
 LEAST_LEVEL = 1e-3  # of the noise, mean square
+
+
+class Stage(NamedTuple):
+    """Steps at a rate that falls to zero; a new one begins with the averaged weights.
+
+    A network that meets independent noise alone learns to rely on it, and fails on what cameras
+    make: so neighbours share the noise of some steps, and channels a part of that.
+    """
+
+    steps: int
+    lr: float
+    shared: float  # share of such steps
+    in_common: float  # the most that channels share
+    radius: float  # of the blur that makes neighbours share, in pixels, at most
+
+
+STAGES = {
+    "gray": (Stage(100_000, 1.2e-3, 0.1, 0.6, 0.9),),
+    "colour": (Stage(90_000, 1.2e-3, 0.2, 0.6, 0.9), Stage(16_000, 4e-4, 0.35, 1.0, 1.2)),
+}
 
 # --- scenes -------------------------------------------------------------------------------------
 
@@ -124,7 +143,7 @@ class Scenes:
         self._photographs = photographs(channels, folder)
         self._leaves = [leaves(channels, *radii, i) for i, radii in enumerate(RADII)]
 
-    def pair(self, step: int) -> tuple[Tensor, Tensor]:
+    def pair(self, step: int, stage: Stage) -> tuple[Tensor, Tensor]:
         """Two captures of a few crops, (N, C, H, W), under one noise."""
         random = data.generator(SEED, self._channels, step, "crop")
         clean = np.stack([self._crop(random) for _ in range(CROPS)])
@@ -135,7 +154,7 @@ class Scenes:
         if self._channels == 3 and random.random() < 0.3:
             clean = clean * random.uniform(0.1, 1, (1, 3, 1, 1))
         clean = clean * random.uniform(0.5, 1, (CROPS, 1, 1, 1))
-        capture = noise(clean, random)
+        capture = noise(clean, random, stage)
         first, second = capture(), capture()
         low, high = np.percentile(first, (0.1, 99.9))
         scale = max(high - low, 1e-3)
@@ -155,13 +174,13 @@ class Scenes:
         return crop[..., random.permutation(self._channels)].transpose(2, 0, 1)
 
 
-def noise(clean: np.ndarray, random: np.random.Generator) -> Callable[[], np.ndarray]:
+def noise(clean: np.ndarray, random: np.random.Generator, stage: Stage) -> Callable[[], np.ndarray]:
     """A function that draws captures of (N, C, H, W) under one noise.
 
     Normal noise, photon counts, counts read with an error, or noise that neighbours share.
     """
-    if random.random() < SHARED[clean.shape[1]]:
-        return shared(clean, random)
+    if random.random() < stage.shared:
+        return shared(clean, random, stage)
     kind = random.random()
     low, high = (0, 60) if random.random() < 0.85 else (60, 130)
     sigma = random.uniform(low, high) / 255
@@ -174,10 +193,12 @@ def noise(clean: np.ndarray, random: np.random.Generator) -> Callable[[], np.nda
     )
 
 
-def shared(clean: np.ndarray, random: np.random.Generator) -> Callable[[], np.ndarray]:
+def shared(
+    clean: np.ndarray, random: np.random.Generator, stage: Stage
+) -> Callable[[], np.ndarray]:
     """Noise as demosaicing and compression leave it: blurred, partly alike in all channels."""
-    sigma, radius = random.uniform(0, 50) / 255, random.uniform(0.25, 0.9)
-    in_common = random.uniform(0, 0.6) if random.random() < 0.5 else 0
+    sigma, radius = random.uniform(0, 50) / 255, random.uniform(0.25, stage.radius)
+    in_common = random.uniform(0, stage.in_common) if random.random() < 0.5 else 0
     grows = random.random() < 0.5
     strength = sigma * np.sqrt(clean.clip(0) + 0.02) if grows else sigma
     dot = np.zeros((33, 33))
@@ -196,47 +217,55 @@ def shared(clean: np.ndarray, random: np.random.Generator) -> Callable[[], np.nd
 # --- learning -----------------------------------------------------------------------------------
 
 
-def learn(name: str, steps: int, folder: Path) -> nn.Module:
+def learn(name: str, stages: Sequence[Stage], folder: Path) -> nn.Module:
     """Train to the end, from where the last run stopped; holds the average of the weights."""
     channels = CHANNELS[name]
     model = models.halved(channels, seed=SEED)
-    rule = optim.Adam(model, lr=LR, betas=(0.9, 0.99))
     weights, gradient = model.flatten()
-    average, usual, first = weights.clone(), 0.0, 0
+    average, usual, done = weights.clone(), 0.0, 0
+    steps = sum(stage.steps for stage in stages)
     snapshot = SNAPSHOTS / f"{name}-{steps}.pt"
     told = {"photographs": folder.resolve().name, **(model.architecture or {})}
-    if snapshot.exists():
-        state = torch.load(snapshot, weights_only=True)
+    state = torch.load(snapshot, weights_only=True) if snapshot.exists() else None
+    if state is not None:
         if state["told"] != told:
             raise SystemExit(f"{snapshot}: is of {state['told']}, not of {told}; move it away")
         weights.copy_(state["weights"])
         average.copy_(state["average"])
-        rule.load_state_dict(state["rule"])
-        usual, first = state["usual"], state["steps"]
+        usual, done = state["usual"], state["steps"]
     scenes, objective, schedule = Scenes(channels, folder), Noise2Noise(), optim.cosine(WARM_UP)
     began, missed = time.process_time(), []
-    for step in range(first, steps):
-        rule.lr = LR * schedule((step + 1) / (steps + 1))
-        source, target = scenes.pair(step)
-        difference = source - target
-        level = difference.square().mean().item() / 2
-        # loud noise shall not drown what is learned about faint noise
-        share = (level + LEAST_LEVEL) ** -0.75
-        loss = objective.step(model, source, difference, share) / share
-        missed.append(loss / (2 * level + 1e-12))
-        usual = shorten(gradient, usual)
-        rule.step()
-        rule.zero_grad()
-        average.lerp_(weights, 1 - min(DECAY, (1 + step) / (10 + step)))
-        if (step + 1) % SAVED_EVERY == 0 or step + 1 == steps:
-            state = {"weights": weights, "average": average, "usual": usual, "steps": step + 1}
-            keep(snapshot, {**state, "rule": rule.state_dict(), "told": told})
-            print(
-                f"{name}: step {step + 1} of {steps}, loss {np.median(missed):.3f} of the noise, "
-                f"{time.process_time() - began:.0f} s of a core",
-                flush=True,
-            )
-            missed.clear()
+    for stage, end in zip(stages, accumulate(stage.steps for stage in stages), strict=True):
+        first = end - stage.steps
+        rule = optim.Adam(model, lr=stage.lr, betas=(0.9, 0.99))
+        if done <= first:
+            weights.copy_(average)
+            usual = 0.0
+        elif state is not None:
+            rule.load_state_dict(state["rule"])
+        for step in range(max(first, done), end):
+            rule.lr = stage.lr * schedule((step - first + 1) / (stage.steps + 1))
+            source, target = scenes.pair(step, stage)
+            difference = source - target
+            level = difference.square().mean().item() / 2
+            # loud noise shall not drown what is learned about faint noise
+            share = (level + LEAST_LEVEL) ** -0.75
+            loss = objective.step(model, source, difference, share) / share
+            missed.append(loss / (2 * level + 1e-12))
+            usual = shorten(gradient, usual)
+            rule.step()
+            rule.zero_grad()
+            seen = step - first
+            average.lerp_(weights, 1 - min(DECAY, (1 + seen) / (10 + seen)))
+            if (step + 1) % SAVED_EVERY == 0 or step + 1 == end:
+                state = {"weights": weights, "average": average, "usual": usual, "told": told}
+                keep(snapshot, {**state, "steps": step + 1, "rule": rule.state_dict()})
+                print(
+                    f"{name}: step {step + 1} of {steps}, loss {np.median(missed):.3f} of the "
+                    f"noise, {time.process_time() - began:.0f} s of a core",
+                    flush=True,
+                )
+                missed.clear()
     weights.copy_(average)
     return model
 
@@ -264,7 +293,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, metavar="PHOTOGRAPHS")
     parser.add_argument("names", nargs="*", help=f"{' and '.join(CHANNELS)}; both if omitted")
-    parser.add_argument("--steps", type=int, help="of a trial; those of STEPS if omitted")
+    parser.add_argument("--steps", type=int, help="of a trial of the first stage")
     parser.add_argument("--out", type=Path, help="folder for the weights; the package if omitted")
     arguments = parser.parse_args()
     if arguments.steps is not None and arguments.out is None:
@@ -277,14 +306,17 @@ def main() -> None:
         parser.error(f"{arguments.folder}: holds no pictures; name a folder of photographs")
     commit = readme.commit()
     for name in arguments.names or CHANNELS:
-        steps = STEPS[name] if arguments.steps is None else arguments.steps
+        stages = STAGES[name]
+        if arguments.steps is not None:
+            stages = (stages[0]._replace(steps=arguments.steps),)
+        steps = " + ".join(str(stage.steps) for stage in stages)
         ships = builtin.NETWORKS[CHANNELS[name]]
         if arguments.out is not None:
             arguments.out.mkdir(parents=True, exist_ok=True)
         where = f"bench/learn_builtin.py, seed {SEED}, {steps} steps, commit {commit}"
         checkpoint.save_weights(
             ships if arguments.out is None else arguments.out / ships.name,
-            learn(name, steps, arguments.folder),
+            learn(name, stages, arguments.folder),
             half=True,
             trained_on=f"noisy pairs of the photographs of {arguments.folder.resolve().name}, "
             f"of those that come with scikit-image and matplotlib, and of drawn leaves: {where}",
