@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from pydenoise.checkpoint import WeightsError, load_weights
@@ -72,35 +73,54 @@ def denoise_pages(
     >>> bool(denoise_pages(noisy).array.std() < 1)
     True
     """
-    network = network_for(picture, device)
-    found = scale(picture, value_range, strength)
+    shown = _without_copies(picture)
+    network = network_for(shown, device)
+    found = scale(shown, value_range, strength)
     if found is None:
         return picture.with_samples(picture.samples.copy())
-    return subtract(
+    denoised = subtract(
         network,
-        picture,
+        shown,
         value_range=found,
         turns=_TURNS,
         strength=strength,
         max_bytes=max_bytes,
         progress=progress,
     )
+    if shown is picture:
+        return denoised
+    samples = picture.samples.copy()
+    samples[..., : picture.colours] = denoised.samples
+    return picture.with_samples(samples)
 
 
 def network_for(picture: Picture, device: torch.device | str = "cpu") -> Module:
     """The network of a picture's channels, in eval mode; loaded once per process and device.
+
+    That for gray where red, green and blue are the same.
 
     Raises
     ------
     ValueError, pydenoise.checkpoint.WeightsError
         As in `denoise_pages`.
     """
-    if picture.colours not in NETWORKS:
+    colours = _without_copies(picture).colours
+    if colours not in NETWORKS:
         raise ValueError(
-            f"builtin: the networks that ship take gray and RGB, the picture has {picture.colours} "
+            f"builtin: the networks that ship take gray and RGB, the picture has {colours} "
             "channels; take zero-shot: method='zero-shot', --method zero-shot"
         )
-    return _loaded(NETWORKS[picture.colours], torch.device(device))
+    return _loaded(NETWORKS[colours], torch.device(device))
+
+
+def _without_copies(picture: Picture) -> Picture:
+    """One channel of a gray picture that was saved as RGB: what three share is no noise to a
+    network for colour."""
+    first, *others = np.moveaxis(picture.samples[..., : picture.colours], -1, 0)
+    may_be_nan = first.dtype.kind == "f"
+    if len(others) != 2 or not all(np.array_equal(first, each, may_be_nan) for each in others):
+        return picture
+    return Picture(np.ascontiguousarray(first[..., None]))
 
 
 @cache

@@ -131,6 +131,30 @@ def test_alpha_and_pixels_that_are_no_numbers_stay() -> None:
     assert np.abs(found - whole)[..., :3][60:].max() < 1e-2
 
 
+@pytest.mark.parametrize("channels", [3, 4])
+def test_gray_that_was_saved_as_colour_is_gray(channels: int) -> None:
+    gray = squares(1)[0]
+    gray[3, 4] = np.nan
+    picture = np.repeat(gray, channels, axis=2)
+    picture[..., 3:] = 0.5
+    found = denoised(picture)
+    for channel in range(3):
+        np.testing.assert_array_equal(found[..., channel], denoised(gray)[..., 0])
+    np.testing.assert_array_equal(found[..., 3:], picture[..., 3:])
+    network = builtin.network_for(Picture.of(picture))
+    assert network is builtin.network_for(Picture.of(gray))
+    assert builtin.network_for(Picture.of(squares(3)[0])) is not network
+
+
+@each_network
+def test_noise_that_channels_share_is_noise(channels: int) -> None:
+    """As in a camera's pictures; one other pixel keeps this one from being gray."""
+    gray, clean = squares(1)
+    picture = np.repeat(gray, channels, axis=2)
+    picture[0, 0, channels - 1] += 0.01
+    assert decibels(denoised(picture), clean) > decibels(picture, clean) + 5
+
+
 @pytest.mark.parametrize("value", [np.uint8(7), np.float32(-1.5), np.float64("nan")])
 def test_a_constant_picture_stays(value: Any) -> None:
     picture = np.full((30, 30, 3), value)

@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "bench"))
 import learn_builtin  # noqa: E402
 
-STEPS = 5
+STAGE = learn_builtin.Stage(5, 1e-3, 0.1, 0.6, 0.9)
+STAGES = (STAGE, STAGE._replace(steps=4, shared=0.5))
 photographs = learn_builtin.photographs
 
 
@@ -43,23 +44,26 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = learn_builtin.learn("gray", STEPS, tmp_path).flatten().data.clone()
-    monkeypatch.setattr(learn_builtin, "SNAPSHOTS", tmp_path / "others")
+    whole = learn_builtin.learn("gray", STAGES, tmp_path).flatten().data.clone()
     pair, seen = learn_builtin.Scenes.pair, []
 
-    def stopping(self: Any, step: int) -> Any:
-        seen.append(step)
-        if len(seen) == 4:
+    def stopping(self: Any, step: int, stage: Any) -> Any:
+        seen.append((step, stage.shared))
+        if len(seen) == stop_at:
             raise KeyboardInterrupt
-        return pair(self, step)
+        return pair(self, step, stage)
 
     monkeypatch.setattr(learn_builtin.Scenes, "pair", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        learn_builtin.learn("gray", STEPS, tmp_path)
-    assert torch.equal(learn_builtin.learn("gray", STEPS, tmp_path).flatten().data, whole)
-    assert seen == [0, 1, 2, 3, 2, 3, 4]
-    with pytest.raises(SystemExit, match=r"gray-5\.pt: is of .*, not of .*scenes"):
-        learn_builtin.learn("gray", STEPS, tmp_path / "scenes")
+    for stop_at in (4, 6, 8):
+        monkeypatch.setattr(learn_builtin, "SNAPSHOTS", tmp_path / str(stop_at))
+        seen.clear()
+        with pytest.raises(KeyboardInterrupt):
+            learn_builtin.learn("gray", STAGES, tmp_path)
+        again = learn_builtin.learn("gray", STAGES, tmp_path)
+        assert torch.equal(again.flatten().data, whole)
+        assert [share for _, share in sorted(set(seen))] == [0.1] * 5 + [0.5] * 4
+    with pytest.raises(SystemExit, match=r"gray-9\.pt: is of .*, not of .*scenes"):
+        learn_builtin.learn("gray", STAGES, tmp_path / "scenes")
 
 
 def test_what_it_writes_says_where_it_comes_from(
@@ -78,12 +82,10 @@ def test_what_it_writes_says_where_it_comes_from(
     assert model.architecture["channels"] == 1
 
 
-def test_two_captures_share_the_scene_and_not_the_noise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(learn_builtin, "SHARED", {1: 0})
+def test_two_captures_share_the_scene_and_not_the_noise(tmp_path: Path) -> None:
     scenes = learn_builtin.Scenes(1, tmp_path)
-    pairs = [scenes.pair(step) for step in range(40)]
+    stage = STAGE._replace(shared=0)
+    pairs = [scenes.pair(step, stage) for step in range(40)]
     for first, second in pairs:
         assert first.shape == (4, 1, 64, 64) and first.dtype == torch.float32
         assert abs((first - second).mean()) < 6 * (first - second).std() / first.numel() ** 0.5
@@ -92,7 +94,7 @@ def test_two_captures_share_the_scene_and_not_the_noise(
     noise = [first - second for first, second in pairs]
     beside = [(each[..., 1:] * each[..., :-1]).mean() / each.square().mean() for each in noise]
     assert np.abs(beside).max() < 0.06
-    again = learn_builtin.Scenes(1, tmp_path).pair(7)
+    again = learn_builtin.Scenes(1, tmp_path).pair(7, stage)
     assert all(torch.equal(a, b) for a, b in zip(pairs[7], again, strict=True))
 
 
@@ -106,13 +108,13 @@ def test_the_folder_is_among_the_scenes(tmp_path: Path, channels: int) -> None:
 
 def test_so_much_of_the_noise_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(learn_builtin, "shared", lambda clean, random: asked.append(clean.shape[1]))
-    monkeypatch.setattr(learn_builtin, "SHARED", {1: 0, 3: 0.5})
+    monkeypatch.setattr(learn_builtin, "shared", lambda *_: asked.append(1))
     rng = np.random.default_rng(0)
-    for channels in (1, 3):
+    for share, least, most in ((0, 0, 0), (0.5, 70, 130)):
+        asked.clear()
         for _ in range(200):
-            learn_builtin.noise(np.zeros((1, channels, 2, 2)), rng)
-    assert set(asked) == {3} and 70 < len(asked) < 130
+            learn_builtin.noise(np.zeros((1, 3, 2, 2)), rng, STAGE._replace(shared=share))
+        assert least <= len(asked) <= most
 
 
 def test_neighbours_and_channels_share_some_noise() -> None:
@@ -129,7 +131,7 @@ def test_neighbours_and_channels_share_some_noise() -> None:
 
 
 def draw_twice(clean: Any, rng: np.random.Generator) -> tuple[Any, Any]:
-    capture = learn_builtin.shared(clean, rng)
+    capture = learn_builtin.shared(clean, rng, STAGE)
     return capture(), capture()
 
 
