@@ -40,7 +40,6 @@ CROPS, SIDE = 4, 64
 SAVED_EVERY = 1000
 SNAPSHOTS = recipe.CACHE.parent / "builtin"
 CHANNELS = {"gray": 1, "colour": 3}
-
 LONGEST_GRADIENT = 1.5  # in usual ones
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 GRAY = (
@@ -63,13 +62,17 @@ class Stage(NamedTuple):
     steps: int
     lr: float
     shared: float  # share of such steps
-    in_common: float  # the most that channels share
+    in_common: float  # the most that channels share of it, where all is 1
+    gray: float  # share of steps on scenes without colour, some of them toned
     radius: float  # of the blur that makes neighbours share, in pixels, at most
 
 
 STAGES = {
-    "gray": (Stage(100_000, 1.2e-3, 0.1, 0.6, 0.9),),
-    "colour": (Stage(90_000, 1.2e-3, 0.2, 0.6, 0.9), Stage(16_000, 4e-4, 0.35, 1.0, 1.2)),
+    "gray": (Stage(100_000, 1.2e-3, 0.1, 0.6, 0, 0.9),),
+    "colour": (
+        Stage(90_000, 1.2e-3, 0.2, 0.6, 0, 0.9),
+        Stage(16_000, 4e-4, 0.4, 1.3, 0.2, 1.2),
+    ),
 }
 
 # --- scenes -------------------------------------------------------------------------------------
@@ -147,6 +150,8 @@ class Scenes:
         """Two captures of a few crops, (N, C, H, W), under one noise."""
         random = data.generator(SEED, self._channels, step, "crop")
         clean = np.stack([self._crop(random) for _ in range(CROPS)])
+        if stage.gray and random.random() < stage.gray:
+            clean = np.repeat(np.tensordot(clean, LUMINANCE, (1, 0))[:, None], 3, axis=1)
         if random.random() < 0.3:
             clean = 1 - clean
         if random.random() < 0.5:
@@ -198,7 +203,7 @@ def shared(
 ) -> Callable[[], np.ndarray]:
     """Noise as demosaicing and compression leave it: blurred, partly alike in all channels."""
     sigma, radius = random.uniform(0, 50) / 255, random.uniform(0.25, stage.radius)
-    in_common = random.uniform(0, stage.in_common) if random.random() < 0.5 else 0
+    in_common = min(1, random.uniform(0, stage.in_common)) if random.random() < 0.5 else 0
     grows = random.random() < 0.5
     strength = sigma * np.sqrt(clean.clip(0) + 0.02) if grows else sigma
     dot = np.zeros((33, 33))

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "bench"))
 import learn_builtin  # noqa: E402
 
-STAGE = learn_builtin.Stage(5, 1e-3, 0.1, 0.6, 0.9)
+STAGE = learn_builtin.Stage(5, 1e-3, 0.1, 0.6, 0, 0.9)
 STAGES = (STAGE, STAGE._replace(steps=4, shared=0.5))
 photographs = learn_builtin.photographs
 
@@ -142,6 +142,22 @@ def test_long_gradients_are_shortened() -> None:
     assert learn_builtin.shorten(gradient, 2.0) == pytest.approx(2 + 0.01 * (5 - 2))
     torch.testing.assert_close(gradient, torch.tensor([1.8, 2.4]))
     assert learn_builtin.shorten(gradient * 1e6, 2.0) == pytest.approx(2 + 0.01 * (6 - 2))
+
+
+def test_scenes_without_colour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    colourful = np.random.default_rng(0).random((100, 90, 3)).astype(np.float32)
+    monkeypatch.setattr(learn_builtin, "photographs", lambda *_: [colourful])
+    monkeypatch.setattr(learn_builtin, "LEAVES_SHARE", 0)
+    monkeypatch.setattr(learn_builtin, "noise", lambda clean, *_: lambda: clean)
+    scenes = learn_builtin.Scenes(3, tmp_path)
+
+    def is_toned(step: int, share: float) -> bool:
+        scene = scenes.pair(step, STAGE._replace(gray=share))[0].flatten(2)
+        first, second = scene[0, 0], scene[0, 1]
+        return bool(np.corrcoef(first, second)[0, 1] > 0.999)
+
+    assert all(is_toned(step, 1) for step in range(8))
+    assert not any(is_toned(step, 0) for step in range(8))
 
 
 def test_leaves_hide_one_another_and_have_colours() -> None:
