@@ -231,23 +231,26 @@ def learn(name: str, stages: Sequence[Stage], folder: Path) -> nn.Module:
     steps = sum(stage.steps for stage in stages)
     snapshot = SNAPSHOTS / f"{name}-{steps}.pt"
     told = {"photographs": folder.resolve().name, **(model.architecture or {})}
-    state = torch.load(snapshot, weights_only=True) if snapshot.exists() else None
-    if state is not None:
-        if state["told"] != told:
-            raise SystemExit(f"{snapshot}: is of {state['told']}, not of {told}; move it away")
-        weights.copy_(state["weights"])
-        average.copy_(state["average"])
-        usual, done = state["usual"], state["steps"]
+    kept: dict[str, Any] = {}
+    if snapshot.exists():
+        kept = torch.load(snapshot, weights_only=True)
+        if kept["told"] != told:
+            raise SystemExit(f"{snapshot}: is of {kept['told']}, not of {told}; move it away")
+        weights.copy_(kept["weights"])
+        average.copy_(kept["average"])
+        usual, done = kept["usual"], kept["steps"]
     scenes, objective, schedule = Scenes(channels, folder), Noise2Noise(), optim.cosine(WARM_UP)
     began, missed = time.process_time(), []
     for stage, end in zip(stages, accumulate(stage.steps for stage in stages), strict=True):
+        if done >= end:
+            continue
         first = end - stage.steps
         rule = optim.Adam(model, lr=stage.lr, betas=(0.9, 0.99))
-        if done <= first:
+        if done > first:
+            rule.load_state_dict(kept["rule"])
+        else:
             weights.copy_(average)
             usual = 0.0
-        elif state is not None:
-            rule.load_state_dict(state["rule"])
         for step in range(max(first, done), end):
             rule.lr = stage.lr * schedule((step - first + 1) / (stage.steps + 1))
             source, target = scenes.pair(step, stage)
