@@ -38,6 +38,7 @@ def denoise_pages(
     ----------
     picture : Picture
         As `pydenoise.data.read_picture` gives it. Its noise must be independent between pixels.
+        RGB whose three channels are the same on all pages is taken for gray.
     value_range : (float, float), optional
         The numbers that are 0 and 1 to the network; the 0.1 and 99.9 percentiles of all pages
         together if omitted. Nothing is clipped to them.
@@ -97,7 +98,7 @@ def denoise_pages(
 def network_for(picture: Picture, device: torch.device | str = "cpu") -> Module:
     """The network of a picture's channels, in eval mode; loaded once per process and device.
 
-    That for gray where red, green and blue are the same.
+    That for gray where red, green and blue are the same on all pages.
 
     Raises
     ------
