@@ -5,7 +5,7 @@
 Two epochs of the report's experiment (recipe.py), three seeds for each variant. Every run is one
 line of bench/results/ablation.jsonl, written when it ends; runs that stand there are not repeated,
 so the script goes on where it stopped. Each job trains with one thread. At the end the table of
-README.md is written between its markers.
+RESULTS.md is written between its markers.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import readme
 import recipe
+import tables
 import torch
 from recipe import BEST, Recipe
 
 from pydenoise import metrics
 
-RESULTS = readme.RESULTS / "ablation.jsonl"
+RESULTS = tables.RESULTS / "ablation.jsonl"
 EPOCHS, SEEDS = 2, (0, 1, 2)
 
 VARIANTS: dict[str, Recipe] = {
@@ -118,7 +118,7 @@ def main() -> None:
                 flush=True,
             )
     text = table(runs)
-    readme.fill("ablation", text)
+    tables.fill("ablation", text)
     print(text)
 
 

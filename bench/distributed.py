@@ -4,7 +4,7 @@ Measured, in one run on one machine: a step of one process and of two with a thr
 the time to sum gradients of many sizes between 2 and 4 processes; when sums begin within a step;
 and a step of one process over the pictures in it. A cost model is fitted to that, and says what
 8, 64 and 512 processes would do on networks that are named as assumptions. First the weights of
-two processes are held against those of one. README.md gets the figures.
+two processes are held against those of one. README.md and RESULTS.md get the figures.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import readme
+import tables
 import torch
 from torch import Tensor
 
@@ -28,7 +28,7 @@ from pydenoise.data import TensorPairs
 from pydenoise.distributed import BucketSteps, Ranks, Wish, connected
 from pydenoise.steps import Average, Steps
 
-RESULTS = readme.RESULTS / "distributed.json"
+RESULTS = tables.RESULTS / "distributed.json"
 ROUNDS, STEPS = 15, 6
 SIZES = [2**power for power in range(8, 25, 2)]
 BATCHES = [1, 2, 4, 8, 16, 32]
@@ -247,8 +247,8 @@ def fitted(found: dict[str, Any], name: str) -> Model:
     return Model(max(0.0, offset), slope, gradient, max(1, -(-gradient // 2**20)))
 
 
-def told(found: dict[str, Any]) -> str:
-    """The figures of README.md."""
+def gains(found: dict[str, Any]) -> str:
+    """A step of each network on one process and on two."""
     where, rows = found["where"], []
     for name, case in CASES.items():
         kept = found["cases"][name]
@@ -273,12 +273,21 @@ def told(found: dict[str, Any]) -> str:
         "machine's most",
         "error",
     ]
-    measured = readme.table(titles, rows)
+    return (
+        f"Measured: {where['cpu']}, {where['cores']} cores, one thread a process, gloo over "
+        f"loopback; torch {where['torch']}, commit {found['commit']}. Medians of {ROUNDS} "
+        "rounds in turns; gains are medians of ratios; the error is that of the weights of two "
+        f"against one, relative to the largest.\n\n{tables.table(titles, rows)}"
+    )
+
+
+def beneath(found: dict[str, Any]) -> str:
+    """Where the time of a step goes, and what is reckoned for more processes."""
     lines = [[f"{size:,}", *(f"{1e6 * each:,.0f} µs" for each in times)]
              for size, *times in zip(SIZES, *([t for _, t in found["sums"][n]] for n in ("2", "4")),
                                      strict=True)]  # fmt: skip
-    summed = readme.table(["bytes summed", "2 processes", "4 processes"], lines)
-    trace = readme.table(
+    summed = tables.table(["bytes summed", "2 processes", "4 processes"], lines)
+    trace = tables.table(
         ["a step of the U-Net, rank 0 of 2", "ms"],
         [[each["what"], f"{each['ms']:.1f}"] for each in found["trace"]],
     )
@@ -313,11 +322,6 @@ def told(found: dict[str, Any]) -> str:
     )
     return "\n\n".join(
         [
-            f"Measured: {where['cpu']}, {where['cores']} cores, one thread a process, gloo over "
-            f"loopback; torch {where['torch']}, commit {found['commit']}. Medians of {ROUNDS} "
-            "rounds in turns; gains are medians of ratios; the error is that of the weights of two "
-            "against one, relative to the largest.",
-            measured,
             trace,
             summed,
             f"Fitted, one thread: {fits}.",
@@ -325,7 +329,7 @@ def told(found: dict[str, Any]) -> str:
             f"assumed ({assumed}); n are the pictures in each process from which on all but the "
             "last bucket's sum hides behind backward, and from which on nine tenths of W are "
             "reached, for the three W:",
-            readme.table(titles, reckoned),
+            tables.table(titles, reckoned),
         ]
     )
 
@@ -333,7 +337,7 @@ def told(found: dict[str, Any]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--tables", action="store_true", help="fill README.md from what is kept")
+    parser.add_argument("--tables", action="store_true", help="write those of what is kept")
     options = parser.parse_args()
     if options.work:
         work()
@@ -347,14 +351,15 @@ def main() -> int:
             sys.exit(f"two processes come to other weights than one: {', '.join(wrong)}")
         found = {
             "where": benchmark.environment(),
-            "commit": readme.commit(),
+            "commit": tables.commit(),
             **two,
             "sums": {"2": two["sums"], "4": four["sums"]},
             "batches": over_batches(),
         }
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-    readme.fill("distributed", told(found))
-    print(told(found))
+    for name, text in {"distributed": gains(found), "distributed-sums": beneath(found)}.items():
+        print(text)
+        tables.fill(name, text)
     return 0
 
 

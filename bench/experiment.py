@@ -19,16 +19,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import readme
 import recipe
+import tables
 import torch
 import torch_twin
 from recipe import BEST, REPORT, Pictures
 
 from pydenoise import checkpoint, data, ee559, inference, metrics, models, nn, ops, report
 
-RESULTS = readme.RESULTS / "experiment.json"
-FIGURE = readme.RESULTS / "report.png"
+RESULTS = tables.RESULTS / "experiment.json"
+FIGURE = tables.RESULTS / "report.png"
 MODEL = recipe.CACHE / "best.safetensors"
 EPOCHS, SEED = 10, 0
 
@@ -140,7 +140,7 @@ def main() -> None:
             RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
             print(f"{name}: {results[name]}", flush=True)
     text = table(results)
-    readme.fill("experiment", text)
+    tables.fill("experiment", text)
     print(text)
     if arguments.weights:
         ee559.WEIGHTS.parent.mkdir(exist_ok=True)

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import readme
+import tables
 import torch
 import torch_twin
 from torch import Tensor
@@ -127,7 +127,7 @@ class Report:
                 "torch": torch.__version__,
                 "cuda": torch.version.cuda,
                 "cudnn": torch.backends.cudnn.version(),
-                "commit": readme.commit(),
+                "commit": tables.commit(),
             }
 
     def keep(self, key: str, found: dict[str, Any]) -> None:
@@ -152,8 +152,8 @@ class Report:
             "wrong": self.wrong,
             "figures": self.figures,
         }
-        readme.RESULTS.mkdir(parents=True, exist_ok=True)
-        target = readme.RESULTS / f"gpu_{self._part}.json"
+        tables.RESULTS.mkdir(parents=True, exist_ok=True)
+        target = tables.RESULTS / f"gpu_{self._part}.json"
         target.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
 
 

@@ -1,8 +1,8 @@
-"""Write what bench/gpu.py measured on a GPU into README.md.
+"""Write what bench/gpu.py measured on a GPU into README.md and RESULTS.md.
 
     python bench/gpu_report.py
 
-Reads bench/results/gpu_*.json and fills the tables between README.md's gpu markers.
+Reads bench/results/gpu_*.json and fills the tables between their gpu markers.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import json
 import statistics
 from typing import Any
 
-import readme
+import tables
 
 FIGURES: dict[str, Any] = {}
 
 
 def part(name: str) -> Any:
     if name not in FIGURES:
-        text = (readme.RESULTS / f"gpu_{name}.json").read_text(encoding="utf-8")
+        text = (tables.RESULTS / f"gpu_{name}.json").read_text(encoding="utf-8")
         FIGURES[name] = json.loads(text)
         there, first = (FIGURES[each]["environment"] for each in (name, next(iter(FIGURES))))
         if there != first:
@@ -77,13 +77,14 @@ def columns() -> list[list[str]]:
 
 def found_by() -> str:
     """How the tests and the sanitizer ended."""
-    parts = json.loads((readme.RESULTS / "gpu_parts.json").read_text(encoding="utf-8"))
+    parts = json.loads((tables.RESULTS / "gpu_parts.json").read_text(encoding="utf-8"))
     names = "tests", "memcheck", "racecheck", "initcheck"
     ends = [(name, parts[name].partition(": ")[2].strip("= ")) for name in names]
     return "; ".join(f"{name}: {end}" for name, end in ends)
 
 
-def text() -> str:
+def summary() -> str:
+    """A step, and a run of ten epochs."""
     untimed = [size for size, ways in part("step").items() if not any("compile" in w for w in ways)]
     environment = FIGURES["step"]["environment"]
     epochs, limits = part("epochs"), part("limits")
@@ -94,7 +95,7 @@ def text() -> str:
             f"float32 with TF32 off on both sides, commit {environment['commit']}; copies move "
             f"{limits['copy']['gigabytes_a_second'] / 1000:.1f} TB/s there, `torch.mm` reaches "
             f"{limits['mm']['tflops']:.0f} TFLOP/s. Medians of CUDA events, all ways in turns.",
-            readme.table(["", "ours", "torch, eager", "torch, best", "best / ours"], steps())
+            tables.table(["", "ours", "torch, eager", "torch, best", "best / ours"], steps())
             + "".join(f"\n\n`torch.compile` found no time at {size}." for size in untimed),
             f"10 epochs over {second['pairs']:,} pairs, batch 16, from pictures in host memory to "
             f"weights in host memory: **{second['seconds']:.1f} s** (the first run of a process "
@@ -102,10 +103,18 @@ def text() -> str:
             "drawing of the pictures between them, "
             f"{epochs['process start to first kernel']['seconds']:.1f} s, to capture a step "
             f"{1000 * capture['seconds']:.0f} ms).",
+        ]
+    )
+
+
+def kernels() -> str:
+    """Convolutions and patch matrices alone, and what looked for faults."""
+    return "\n\n".join(
+        [
             "3x3 convolutions of the paper's U-Net, batch 4, kernels alone: cuDNN's time by ours.",
-            readme.table(["", "median", "worst", "best", "0.7x or more"], operations()),
+            tables.table(["", "median", "worst", "best", "0.7x or more"], operations()),
             "The patch matrix, against torch's and against copying as many bytes at that rate:",
-            readme.table(
+            tables.table(
                 ["", "im2col / unfold", "col2im / fold", "im2col, of copy", "col2im, of copy"],
                 columns(),
             ),
@@ -115,8 +124,8 @@ def text() -> str:
 
 
 def main() -> None:
-    if not readme.fill("gpu", text()):
-        raise SystemExit("README.md has no gpu markers")
+    tables.fill("gpu", summary())
+    tables.fill("gpu-kernels", kernels())
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from functools import partial
 from itertools import starmap
 from typing import Any, NamedTuple
 
-import readme
+import tables
 import torch
 from gpu import IN_GRAPH, UNET, Place, Report
 
@@ -184,7 +184,7 @@ def fit() -> None:
     import numpy as np
     from scipy.optimize import least_squares
 
-    text = (readme.RESULTS / "gpu_tiles.json").read_text(encoding="utf-8")
+    text = (tables.RESULTS / "gpu_tiles.json").read_text(encoding="utf-8")
     figures = json.loads(text)["figures"]
     taken = [
         (sizes, Way.of(way), time)

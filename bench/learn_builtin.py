@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
-import readme
 import recipe
 import skimage.data
+import tables
 import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
@@ -312,7 +312,7 @@ def main() -> None:
         )
     if not recipe.photographs(arguments.folder):
         parser.error(f"{arguments.folder}: holds no pictures; name a folder of photographs")
-    commit = readme.commit()
+    commit = tables.commit()
     for name in arguments.names or CHANNELS:
         stages = STAGES[name]
         if arguments.steps is not None:

@@ -12,8 +12,8 @@ captures.
 Each figure is kept in bench/results/quality.json when it is measured; a run that was stopped goes
 on where it was. What is kept holds for the same noisy picture and the same code of the method;
 `--methods builtin --others` measures one method, and takes of all others what is kept, whatever has
-changed since: the commits beside the table say when that was. At the end README.md gets the table,
-and bench/results the plot.
+changed since: the commits beside the table say when that was. At the end RESULTS.md gets the table,
+README.md its means, and bench/results the plot.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from importlib.metadata import version
 from itertools import chain, cycle
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import readme
+import tables
 from matplotlib.figure import Figure
 from quality_cache import Cache, Contender, Scene
 
@@ -36,6 +36,7 @@ from pydenoise import benchmark, comparison, data
 
 NOISES = ("gauss:15", "gauss:25", "gauss:50", "poisson:30")
 REAL = ("builtin", "zero-shot")
+SHOWN = ("gauss:25", "poisson:30")
 RECIPES = ("zero-shot", "zero-shot-paper")
 RECIPE_NOISES = ("gauss:25", "poisson:30")
 RECIPE_SIDE = 192
@@ -51,6 +52,7 @@ MEAN_OF_50 = {  # FMD-sample: a capture, and the mean of 50 of its scene
 }
 SEEN = {"Set12/04.png"}  # a crop of BSDS500's 12003
 SEED = 0
+T = TypeVar("T")
 COLOURS = ("#c0392b", "#e59866", "#7d3c98", "#2c6fbb", "#7fb3e0", "#1e7d4f", "#b7950b", "#566573")
 
 
@@ -163,7 +165,12 @@ def environment(cache: Cache) -> str:
     )
 
 
-def compare_methods(cache: Cache, contenders: Sequence[Contender], options: Any) -> str:
+def in_folder(figures: Sequence[T], scenes: Sequence[Scene], folder: str) -> list[T]:
+    """Those of one folder's scenes."""
+    return [each for each, scene in zip(figures, scenes, strict=True) if scene.folder == folder]
+
+
+def compare_methods(cache: Cache, contenders: Sequence[Contender], options: Any) -> dict[str, str]:
     """Every contender over every folder and noise, as a table for each folder; draws the plot."""
     by_noise = {
         noise: list(with_noise(options.folders, noise))[: options.first] for noise in options.noise
@@ -176,28 +183,46 @@ def compare_methods(cache: Cache, contenders: Sequence[Contender], options: Any)
     draw(options.results / "quality.png", results)
     titles = ["", *(f"{noise}: dB / SSIM" for noise in options.noise), "seconds each", "peak MB"]
     parts = [environment(cache)]
-    for folder in dict.fromkeys(scene.folder for scene in by_noise[options.noise[0]]):
-        here = [scene.folder == folder for scene in by_noise[options.noise[0]]]
+    folders = list(dict.fromkeys(scene.folder for scene in by_noise[options.noise[0]]))
+    for folder in folders:
         rows = []
         for title in results[options.noise[0]]:
             columns = [
-                [
-                    entry
-                    for entry, is_here in zip(results[noise][title], here, strict=True)
-                    if is_here
-                ]
-                for noise in options.noise
+                in_folder(results[noise][title], scenes, folder)
+                for noise, scenes in by_noise.items()
             ]
             row = [f"{mean(column, 'psnr'):.2f} / {mean(column, 'ssim'):.3f}" for column in columns]
-            every = [entry for column in columns for entry in column]
-            rows.append([title, *row, *costs(every)])
+            rows.append([title, *row, *costs(list(chain(*columns)))])
         for contender in contenders:
             reason = comparison.reason_missing(contender.method)
             if reason and contender.title not in others:
                 rows.append([f"{contender.title}: {reason}", *[""] * (len(titles) - 1)])
-        parts.append(f"**{folder}**, {sum(here)} pictures\n\n{readme.table(titles, rows)}")
+        pictures = sum(scene.folder == folder for scene in by_noise[options.noise[0]])
+        parts.append(f"**{folder}**, {pictures} pictures\n\n{tables.table(titles, rows)}")
         parts += without_seen(folder, by_noise, results)
-    return "\n\n".join(parts)
+    return {
+        "quality": "\n\n".join(parts),
+        "quality-means": mean_psnr(cache, folders, by_noise, results),
+    }
+
+
+def mean_psnr(
+    cache: Cache,
+    folders: Sequence[str],
+    scenes: dict[str, list[Scene]],
+    results: dict[str, dict[str, list[dict[str, Any]]]],
+) -> str:
+    """The means of the noises that README.md shows."""
+    shown = [(folder, noise) for folder in folders for noise in SHOWN if noise in results]
+    rows = []
+    for title in next(iter(results.values())):
+        columns = [
+            in_folder(results[noise][title], scenes[noise], folder) for folder, noise in shown
+        ]
+        psnr = [f"{mean(column, 'psnr'):.2f}" for column in columns]
+        rows.append([title, *psnr, *costs(list(chain(*columns)))[:1]])
+    titles = ["mean PSNR, dB", *(f"{folder}, {noise}" for folder, noise in shown), "seconds each"]
+    return f"{environment(cache)}\n\n{tables.table(titles, rows)}"
 
 
 def without_seen(
@@ -254,7 +279,7 @@ def draw(path: Path, results: dict[str, dict[str, list[dict[str, Any]]]]) -> Non
     figure.savefig(path, dpi=100)
 
 
-def compare_recipes(cache: Cache, options: Any) -> str:
+def compare_recipes(cache: Cache, options: Any) -> dict[str, str]:
     """The fast recipe less the paper's, picture by picture."""
     contenders = [Contender(name) for name in RECIPES]
     scenes = [
@@ -283,15 +308,15 @@ def compare_recipes(cache: Cache, options: Any) -> str:
         ]
     )
     titles = ["", "fast, dB", "paper, dB", "difference", "fast, s", "paper, s"]
-    return f"{environment(cache)}\n\n{readme.table(titles, rows)}"
+    return {"recipes": f"{environment(cache)}\n\n{tables.table(titles, rows)}"}
 
 
-def compare_real(cache: Cache, contenders: Sequence[Contender], options: Any) -> str:
+def compare_real(cache: Cache, contenders: Sequence[Contender], options: Any) -> dict[str, str]:
     """What is gained on real captures, picture by picture, and in the mean of each folder."""
     scenes = list(real(options.folders))[: options.first]
     noisy = noisy_figures(scenes)
     found = measured(cache, contenders, scenes, cache.titles(scenes) if options.others else ())
-    rows = []
+    rows, means = [], []
     for folder in dict.fromkeys(scene.folder for scene in scenes):
         here = [index for index, scene in enumerate(scenes) if scene.folder == folder]
         groups = [(f"{scenes[index].name}", [index]) for index in here]
@@ -300,8 +325,12 @@ def compare_real(cache: Cache, contenders: Sequence[Contender], options: Any) ->
             after = [fmean(figures[index]["psnr"] for index in group) for figures in found.values()]
             gains = [f"{psnr:.2f} ({psnr - before:+.2f})" for psnr in after]
             rows.append([name, f"{before:.2f}", *gains])
+        means.append([f"{folder}, mean of {len(here)}", *rows[-1][1:]])
     titles = ["", "noisy, dB", *(f"{title}, dB (gain)" for title in found)]
-    return f"{environment(cache)}\n\n{readme.table(titles, rows)}"
+    return {
+        name: f"{environment(cache)}\n\n{tables.table(titles, lines)}"
+        for name, lines in {"real": rows, "real-means": means}.items()
+    }
 
 
 def main() -> None:
@@ -318,7 +347,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, nargs="+", default=[], metavar="WEIGHTS")
     parser.add_argument("--noise", nargs="+", default=NOISES)
     parser.add_argument("--first", type=int, help="pictures to stop after")
-    parser.add_argument("--results", type=Path, default=readme.RESULTS)
+    parser.add_argument("--results", type=Path, default=tables.RESULTS)
     options = parser.parse_args()
     if options.recipes and options.others:
         parser.error("--recipes compares two methods; --others has no place there")
@@ -328,15 +357,15 @@ def main() -> None:
     contenders = [Contender(name) for name in methods]
     contenders += [Contender("model", path) for path in options.models]
     if options.recipes:
-        name, text = "recipes", compare_recipes(cache, options)
+        texts = compare_recipes(cache, options)
     elif options.real:
-        name, text = "real", compare_real(cache, contenders, options)
+        texts = compare_real(cache, contenders, options)
     else:
-        name, text = "quality", compare_methods(cache, contenders, options)
-        text += "\n\n![PSNR against seconds](bench/results/quality.png)"
-    print(text)
-    if options.results == readme.RESULTS and options.first is None:
-        readme.fill(name, text)
+        texts = compare_methods(cache, contenders, options)
+    for name, text in texts.items():
+        print(text)
+        if options.results == tables.RESULTS and options.first is None:
+            tables.fill(name, text)
 
 
 if __name__ == "__main__":

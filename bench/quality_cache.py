@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import readme
+import tables
 
 from pydenoise import comparison
 from pydenoise.atomic import new_file
 
-PACKAGE = readme.ROOT / "pydenoise"
+PACKAGE = tables.ROOT / "pydenoise"
 _SUBTRACTION = ("subtraction.py", "data/levels.py", "data/gaps.py", "inference.py")
 BUILTIN = (
     "builtin.py",
@@ -85,7 +85,7 @@ class Cache:
         self._kept: dict[str, dict[str, Any]] = (
             json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         )
-        self._commit = readme.commit()
+        self._commit = tables.commit()
         self._used: dict[str, None] = {}
 
     def holds(self, contender: Contender, scene: Scene) -> bool:

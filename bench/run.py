@@ -1,8 +1,8 @@
 """`make bench`: every case of `pydenoise.benchmark` with one thread and with all.
 
 Adds what only torch itself can do: layers by autograd, eager and compiled. Writes
-bench/results/benchmark.json after each thread count and, after a full run, the tables and the
-roofline plot of README.md.
+bench/results/benchmark.json after each thread count and, after a full run, the tables of README.md
+and RESULTS.md, and their roofline plot.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import memory
-import readme
 import requirements
 import roofline
+import tables
 import torch
 import torch_ways
 from requirements import counted
@@ -43,19 +43,21 @@ def header(results: dict[str, Any]) -> str:
     )
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """The tables of README.md: what was required, then each group with all threads."""
-    most = results["reports"][-1]
+def required(results: dict[str, Any]) -> str:
+    """What was required, and what was measured."""
     lines = requirements.lines(results["reports"], results["memory"])
-    parts = [
-        header(results),
-        readme.table(requirements.TITLES, [line.cells() for line in lines]),
-        "![Speed of each operation under the machine's limits](bench/results/roofline.png)",
-    ]
+    rows = [line.cells() for line in lines]
+    return f"{header(results)}\n\n{tables.table(requirements.TITLES, rows)}"
+
+
+def cases(results: dict[str, Any]) -> str:
+    """Each group of cases with all threads."""
+    most = results["reports"][-1]
+    parts = []
     for group, (title, *_) in benchmark.GROUPS.items():
         titles, rows = benchmark.rows(most, group)
         if rows:
-            parts.append(f"**{title}, {counted(most)}**\n\n{readme.table(titles, rows)}")
+            parts.append(f"**{title}, {counted(most)}**\n\n{tables.table(titles, rows)}")
     return "\n\n".join(parts)
 
 
@@ -66,7 +68,7 @@ def say(text: str) -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--quick", action="store_true", help="short turns, nothing compiled; README stays as it is"
+        "--quick", action="store_true", help="short turns, nothing compiled; fills no table"
     )
     parser.add_argument(
         "--threads", type=int, nargs="+", help="thread counts to measure (default: 1 and all cores)"
@@ -78,7 +80,7 @@ def arguments() -> argparse.Namespace:
         metavar="NAME",
         help="only the cases whose names contain one of these; prints, writes nothing",
     )
-    parser.add_argument("--results", type=Path, default=readme.RESULTS)
+    parser.add_argument("--results", type=Path, default=tables.RESULTS)
     return parser.parse_args()
 
 
@@ -87,7 +89,7 @@ def main() -> int:
     counts = sorted(options.threads or {1, len(os.sched_getaffinity(0))})
     console = Console(width=150)
     target = options.results / ("quick.json" if options.quick else "benchmark.json")
-    results: dict[str, Any] = {"commit": readme.commit(), "reports": [], "memory": {}}
+    results: dict[str, Any] = {"commit": tables.commit(), "reports": [], "memory": {}}
 
     def save() -> None:
         if not options.only:
@@ -121,8 +123,8 @@ def main() -> int:
         return 1
     if not options.quick and not options.only:
         roofline.draw(options.results / "roofline.png", results["reports"][-1])
-        filled = readme.fill("bench", markdown(results))
-        print("README.md: " + ("tables refreshed" if filled else "no bench markers to fill"))
+        tables.fill("bench", required(results))
+        tables.fill("bench-cases", cases(results))
     return 0
 
 

@@ -1,8 +1,8 @@
 """`make bench-scaling`: a training step over batch size, picture side and threads, beside torch.
 
 Every point is kept in bench/results/scaling.json when it is measured; a run that was stopped goes
-on where it was, unless the package, the machine or torch have changed since. At the end README.md
-gets the plot.
+on where it was, unless the package, the machine or torch have changed since. At the end RESULTS.md
+tells what the plot shows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import readme
+import tables
 import torch
 import torch_ways
 from matplotlib.figure import Figure
@@ -110,7 +110,7 @@ def draw(path: Path, results: dict[str, Any]) -> None:
 
 def begin(path: Path) -> dict[str, Any]:
     """The results so far, or new ones where they are of something else."""
-    now = {"commit": readme.commit(), "environment": benchmark.environment(), "points": []}
+    now = {"commit": tables.commit(), "environment": benchmark.environment(), "points": []}
     if not path.exists():
         return now
     before: dict[str, Any] = json.loads(path.read_text())
@@ -128,9 +128,7 @@ def markdown(results: dict[str, Any]) -> str:
     return (
         f"{where['cpu']}, {where['cores']} cores, {where['isa']}; torch {where['torch']}; "
         f"pydenoise {where['pydenoise']} at {results['commit']}. A training step of Table I, "
-        "medians.\n\n"
-        "![Speed of a training step over batch size, picture side and threads]"
-        "(bench/results/scaling.png)"
+        "medians."
     )
 
 
@@ -139,7 +137,7 @@ def main() -> int:
     parser.add_argument("--panels", nargs="+", choices=list(PANELS), default=list(PANELS))
     parser.add_argument("--compile", action="store_true", help="torch.compile, too")
     parser.add_argument("--most-pixels", type=int, default=1 << 20, help="in a batch")
-    parser.add_argument("--results", type=Path, default=readme.RESULTS)
+    parser.add_argument("--results", type=Path, default=tables.RESULTS)
     options = parser.parse_args()
     options.results.mkdir(parents=True, exist_ok=True)
     target = options.results / "scaling.json"
@@ -154,8 +152,8 @@ def main() -> int:
             results["points"].append({**point._asdict(), "ways": ways})
             target.write_text(json.dumps(results, indent=1) + "\n")
     draw(options.results / "scaling.png", results)
-    if options.results == readme.RESULTS:
-        readme.fill("scaling", markdown(results))
+    if options.results == tables.RESULTS:
+        tables.fill("scaling", markdown(results))
     return 0
 
 

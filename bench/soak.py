@@ -1,4 +1,4 @@
-"""The long tests of what the package promises, one after the other; README.md gets their figures.
+"""The long tests of what the package promises, one after the other; RESULTS.md gets their figures.
 
     python bench/soak.py [NAME ...] [--again]
 
@@ -15,11 +15,11 @@ import sys
 import time
 from typing import Any, NamedTuple
 
-import readme
+import tables
 
 from pydenoise import benchmark
 
-RESULTS = readme.RESULTS / "soak.json"
+RESULTS = tables.RESULTS / "soak.json"
 FIGURE_LINES = 2
 
 
@@ -49,15 +49,17 @@ PROMISES = (
     Promise("damage", "damaged files of every kind", ("tests/damage.py", "5000")),
     Promise("hostile", "strange arguments to the binding", ("tests/hostile.py", "100000")),
     Promise("sanitizers", "ASan, UBSan, TSan; libFuzzer on the kernels", ("tests/sanitize.py",)),
-    Promise("mutants", "slips put in on purpose, and noticed", ("tests/mutants.py",), keeps=True),
+    Promise(
+        "mutants", "slips put in on purpose, and noticed", ("tests/mutants.py", "--jobs", "2"), True
+    ),
 )
 
 
 def commit() -> str | None:
     """The commit measured; None, which is like no other, with changes beside it."""
-    asked = ["git", "status", "--porcelain", "--", *readme.MEASURED, "tests"]
-    changed = subprocess.run(asked, cwd=readme.ROOT, capture_output=True, text=True, check=False)
-    return None if changed.stdout.strip() else readme.commit()
+    asked = ["git", "status", "--porcelain", "--", *tables.MEASURED, "tests"]
+    changed = subprocess.run(asked, cwd=tables.ROOT, capture_output=True, text=True, check=False)
+    return None if changed.stdout.strip() else tables.commit()
 
 
 def tried(promise: Promise, again: bool) -> dict[str, Any]:
@@ -66,7 +68,7 @@ def tried(promise: Promise, again: bool) -> dict[str, Any]:
     anew = ["--again"] if again and promise.keeps else []
     done = subprocess.run(
         [sys.executable, *promise.command, *anew],
-        cwd=readme.ROOT,
+        cwd=tables.ROOT,
         stdout=subprocess.PIPE,
         text=True,
         check=False,
@@ -82,7 +84,7 @@ def tried(promise: Promise, again: bool) -> dict[str, Any]:
 
 
 def told(results: dict[str, dict[str, Any]]) -> str:
-    """The table of README.md."""
+    """A row for each promise."""
     where = benchmark.environment()
     rows = []
     for promise in PROMISES:
@@ -102,7 +104,7 @@ def told(results: dict[str, dict[str, Any]]) -> str:
             ]
         )
     titles = ["promise", "command", "figures", "minutes", "commit"]
-    return f"{where['cpu']}; torch {where['torch']}.\n\n{readme.table(titles, rows)}"
+    return f"{where['cpu']}; torch {where['torch']}.\n\n{tables.table(titles, rows)}"
 
 
 def main() -> int:
@@ -126,7 +128,7 @@ def main() -> int:
         results[promise.name] = tried(promise, options.again)
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    readme.fill("soak", told(results))
+    tables.fill("soak", told(results))
     failed = [name for name, found in results.items() if not found["is_kept"]]
     print("all kept" if not failed else f"not kept: {', '.join(failed)}")
     return 1 if failed else 0

@@ -12,7 +12,7 @@ Measured on the whole pictures of EVALUATION. `pairs`: the report's 50,000 point
 Minutes are those of two cores: each is 120 seconds of processor time. Each figure is a line of
 bench/results/unet.jsonl when it is there; a run that was interrupted goes on where it stopped, one
 that has ended is not repeated, and several can go on side by side with other seeds or arms.
-`report` makes the tables of README.md and bench/results/unet.png of these lines.
+`report` makes the tables of README.md and RESULTS.md and bench/results/unet.png of these lines.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
-import readme
 import recipe
+import tables
 from matplotlib.figure import Figure
 from timed import TimedRun
 
@@ -34,8 +34,8 @@ from pydenoise import data, inference, metrics, models, nn, ops, optim
 from pydenoise.data.noise import unit
 from pydenoise.objectives import Neighbor2Neighbor, Noise2Noise, Objective
 
-RESULTS = readme.RESULTS / "unet.jsonl"
-CURVE = readme.RESULTS / "unet.png"
+RESULTS = tables.RESULTS / "unet.jsonl"
+CURVE = tables.RESULTS / "unet.png"
 SNAPSHOTS = recipe.CACHE.parent / "unet"
 NOISE, CROP, PAIRS_AN_EPOCH, NOISE_SEED = "gauss:25", 64, 8192, 1
 CORE_SECONDS = 120  # of a minute of two cores
@@ -182,7 +182,7 @@ def keep(record: dict[str, Any]) -> None:
     """Append a record to the results, and show it."""
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     with RESULTS.open("a", encoding="utf-8") as file:
-        about = {"commit": readme.commit(), "config": ops.show_config().splitlines()}
+        about = {"commit": tables.commit(), "config": ops.show_config().splitlines()}
         file.write(json.dumps({**record, **about}) + "\n")
     print(json.dumps(record), flush=True)
 
@@ -231,8 +231,7 @@ def targets_table(curves: Curves) -> str:
     titles = ["dB", *(f"{minutes:g} minutes" for minutes in curves.minutes), "gain"]
     return (
         f"Set14 at sigma 25, noisy input {curves.noisy:.2f} dB; mean (each seed); {curves.about()}."
-        f"\n\n{readme.table(titles, rows)}\n\n"
-        f"![PSNR against minutes]({CURVE.relative_to(readme.ROOT)})"
+        f"\n\n{tables.table(titles, rows)}"
     )
 
 
@@ -250,7 +249,7 @@ def pairs_table(curves: Curves) -> str:
                     ]
                 )
     titles = ["", "weights", "seconds of a core", "steps of 16", "per-image dB", "gain"]
-    table = readme.table([*titles, "global dB"], rows)
+    table = tables.table([*titles, "global dB"], rows)
     return f"Noisy input {curves.noisy:.2f} dB; {curves.about()}.\n\n{table}"
 
 
@@ -282,7 +281,7 @@ def write_report() -> None:
         "unet-pairs": pairs_table(Curves("pairs")),
     }.items():
         print(text)
-        readme.fill(name, text)
+        tables.fill(name, text)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ in the same process, on one picture of 256 x 256: the paper's recipe in torch, i
 two memory formats, and ours, paper's and fast, with the PSNR of each.
 
 Without pictures the photographs of scikit-image. Writes bench/results/zero_shot.json, and a
-sentence of it into README.md.
+sentence of it into RESULTS.md.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import readme
+import tables
 import torch
 import torch_twin
 from torch import Tensor
@@ -189,7 +189,7 @@ def clocks(name: str, clean: Tensor, steps: int) -> dict[str, Any]:
 
 
 def sentence(report: dict[str, Any]) -> str:
-    """The clocks as README.md tells them."""
+    """The clocks in a sentence."""
     clocks = report["clocks"]
     names = {"fast": "`fast`", "paper": "`paper`", "torch, paper": "torch's autograd, `paper`,"}
     said = [
@@ -227,7 +227,7 @@ def main() -> None:
     report["clocks"] = clocks(large[-1], centre(tensors[large[-1]], TIMED), options.steps)
     with new_file(RESULT, overwrite=True) as file:
         file.write(f"{json.dumps(report, indent=1)}\n".encode())
-    readme.fill("zero-shot", sentence(report))
+    tables.fill("zero-shot", sentence(report))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
 
 import quality
 import quality_cache
+import tables
 
 
 class Counted:
@@ -205,8 +207,10 @@ def test_real_captures_are_held_to_the_mean_in_their_own_brightness(
         assert np.abs(255 * scene.clean - expected).max() < 2
     table = bench(tmp_path / "W2S", "--real")
     assert counted.asked == ["builtin"] * 2 + ["zero-shot"] * 2
-    assert table.count("(+1.00) |") == 6
-    assert "**W2S, mean**" in table
+    each, means = table.split("| W2S, mean of 2 |")
+    assert each.count("(+1.00) |") == 6
+    assert "**W2S, mean**" in each
+    assert means.count("(+1.00) |") == 2
 
 
 def test_repeated_captures_are_held_to_the_last_three(tmp_path: Path) -> None:
@@ -225,4 +229,24 @@ def test_it_runs_for_real(bench: Any, tmp_path: Path, folder: Path) -> None:
     kept = json.loads((tmp_path / "results" / "quality.json").read_text())
     assert len(kept) == 3
     assert all(figures["seconds"] > 0 for figures in kept.values())
-    assert "| wavelet | " in table
+    mean = fmean(figures["psnr"] for figures in kept.values())
+    assert f"| wavelet | {mean:.2f} | " in table
+
+
+def test_tables_fill_the_document_that_has_their_markers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "README.md", tmp_path / "bench" / "RESULTS.md"
+    second.parent.mkdir()
+    first.write_text("<!-- a:begin -->\nold\n<!-- a:end -->\n")
+    second.write_text("before\n<!-- b:begin -->\n<!-- b:end -->\nafter\n<!-- c:begin -->\n")
+    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    monkeypatch.setattr(tables, "DOCUMENTS", (first, second))
+    tables.fill("b", "new")
+    assert second.read_text() == (
+        "before\n<!-- b:begin -->\nnew\n<!-- b:end -->\nafter\n<!-- c:begin -->\n"
+    )
+    for name in ("c", "d"):
+        with pytest.raises(SystemExit, match=f"no markers of {name} "):
+            tables.fill(name, "lost")
+    assert "old" in first.read_text() and "lost" not in second.read_text()

@@ -1,4 +1,4 @@
-"""Tables of README.md, each written by the script that measured it."""
+"""Tables of README.md and RESULTS.md, each written by the script that measured it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
+DOCUMENTS = (ROOT / "README.md", ROOT / "bench" / "RESULTS.md")
 MEASURED = ("csrc", "pydenoise", "setup.py")
 
 
-def fill(name: str, text: str) -> bool:
-    """Put the text between README.md's markers of that name; False where it has none."""
-    path = ROOT / "README.md"
+def fill(name: str, text: str) -> None:
+    """Put the text between the markers of that name, in the document that has them."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    before, found, rest = path.read_text(encoding="utf-8").partition(begin)
-    _, closed, after = rest.partition(end)
-    if not found or not closed:
-        return False
-    path.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
-    return True
+    for path in DOCUMENTS:
+        before, found, rest = path.read_text(encoding="utf-8").partition(begin)
+        _, closed, after = rest.partition(end)
+        if found and closed:
+            path.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+            print(f"{path.relative_to(ROOT)}: {name} filled")
+            return
+    raise SystemExit(f"no markers of {name} in {' or '.join(path.name for path in DOCUMENTS)}")
 
 
 def table(titles: list[str], rows: list[list[str]]) -> str:
