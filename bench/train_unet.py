@@ -1,5 +1,7 @@
 """The small U-Net, trained on noisy targets, clean ones and none, and on the report's pairs.
 
+On noisy targets the network of the shape that ships (`models.halved`) is trained, too.
+
     python bench/train_unet.py targets PHOTOGRAPHS EVALUATION [--arms NAME...] [--seeds 0 1 2]
     python bench/train_unet.py pairs PHOTOGRAPHS [--arms NAME...] [--seeds 0]
     python bench/train_unet.py report
@@ -39,7 +41,12 @@ CURVE = tables.RESULTS / "unet.png"
 SNAPSHOTS = recipe.CACHE.parent / "unet"
 NOISE, CROP, PAIRS_AN_EPOCH, NOISE_SEED = "gauss:25", 64, 8192, 1
 CORE_SECONDS = 120  # of a minute of two cores
-COLOURS = {"clean targets": "#6b6b6b", "noisy targets": "#0b6e99", "single pictures": "#c25b12"}
+COLOURS = {
+    "clean targets": "#6b6b6b",
+    "noisy targets": "#0b6e99",
+    "single pictures": "#c25b12",
+    "noisy targets, halved": "#2e7d32",
+}
 
 
 class CleanTargets(data.NoiseModel):
@@ -97,18 +104,28 @@ def target_arms(folder: Path) -> list[Arm]:
         crops = data.SingleCrops(once, CROP, PAIRS_AN_EPOCH, seed)
         return data.Augmented(crops, swap=False, seed=seed)
 
-    def arm(name: str, source: Callable[[int], data.PairSource], objective: Any) -> Arm:
-        return Arm(name, _small_unet, source, objective, 1e-3, optim.ramp_down(), 8)
+    def arm(
+        name: str,
+        source: Callable[[int], data.PairSource],
+        objective: Any,
+        build: Callable[[int], nn.Module] = _small_unet,
+    ) -> Arm:
+        return Arm(name, build, source, objective, 1e-3, optim.ramp_down(), 8)
 
     return [
         arm("noisy targets", of_pairs, _noise2noise),
         arm("clean targets", of_clean, _noise2noise),
         arm("single pictures", of_singles, lambda seed: Neighbor2Neighbor(seed=seed)),
+        arm("noisy targets, halved", of_pairs, _noise2noise, _halved),
     ]
 
 
 def _small_unet(seed: int) -> nn.Module:
     return models.small_unet(seed=seed)
+
+
+def _halved(seed: int) -> nn.Module:
+    return models.halved(residual=True, seed=seed)
 
 
 def _noise2noise(seed: int) -> Objective:

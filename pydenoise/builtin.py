@@ -1,9 +1,10 @@
-"""The networks that ship, and how a picture or stack is denoised by them."""
+"""The networks that ship: how a picture is denoised by them, and how they learn on."""
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ import torch
 from pydenoise.checkpoint import WeightsError, load_weights
 from pydenoise.data import Picture
 from pydenoise.meter import Progress
-from pydenoise.nn import Module
+from pydenoise.models import build
+from pydenoise.nn import Module, Residual, Sequential
 from pydenoise.subtraction import scale, subtract
 
 _WEIGHTS = Path(__file__).parent / "weights"
@@ -114,6 +116,49 @@ def network_for(picture: Picture, device: torch.device | str = "cpu") -> Module:
     return _loaded(NETWORKS[colours], torch.device(device))
 
 
+def trainable(channels: int) -> Residual:
+    """Copy the network that ships for so many channels, to be taught by pairs of one's own.
+
+    Parameters
+    ----------
+    channels : int
+        Of the pictures, 1 or 3.
+
+    Returns
+    -------
+    Residual
+        New, on the CPU, in training mode. It gives the picture, where the one that ships predicts
+        the noise, from which it differs by the sign of its last layer. `origin` is the SHA-256 of
+        the weights that it came from.
+
+    Raises
+    ------
+    ValueError
+        For other channels.
+    pydenoise.checkpoint.WeightsError
+        Where the weights are missing from the package, or damaged.
+
+    Examples
+    --------
+    >>> model = trainable(1)
+    >>> model.architecture["residual"], model.predicts_noise
+    (True, False)
+    """
+    if channels not in NETWORKS:
+        raise ValueError(
+            f"builtin: the networks that ship take gray and RGB, the pictures have {channels} "
+            "channels; begin with a new network"
+        )
+    shipped, header = _read(NETWORKS[channels])
+    model = build({**header["architecture"], "residual": True})
+    assert isinstance(model, Residual) and isinstance(model.branch, Sequential)
+    model.branch.load_state_dict(shipped.state_dict())
+    for parameter in model.branch[-1].parameters():
+        parameter.data.neg_()
+    model.origin = header["sha256"]
+    return model
+
+
 def _without_copies(picture: Picture) -> Picture:
     """One channel of a gray picture that was saved as RGB: what three share is no noise to a
     network for colour."""
@@ -126,11 +171,14 @@ def _without_copies(picture: Picture) -> Picture:
 
 @cache
 def _loaded(path: Path, device: torch.device) -> Module:
+    return _read(path)[0].eval().to(device)
+
+
+def _read(path: Path) -> tuple[Module, dict[str, Any]]:
     try:
-        network = load_weights(path)[0].eval()
+        return load_weights(path)
     except WeightsError as error:
         raise WeightsError(
             f"{path}: is {'damaged' if path.is_file() else 'missing'}; install pydenoise again, or "
             "take zero-shot: method='zero-shot', --method zero-shot"
         ) from error
-    return network.to(device)

@@ -73,6 +73,7 @@ def configuration(terms: Terms) -> dict[str, Any]:
         "seed": terms.seed,
         "time_limit": terms.time_limit,
         **({"shards": terms.shards} if terms.shards else {}),
+        **({"origin": terms.model.origin} if terms.model.origin else {}),
     }
     found: dict[str, Any] = {}
     for name, value in told.items():

@@ -172,7 +172,7 @@ def train(
     if model.predicts_noise:
         raise ValueError(
             "train: pairs teach pictures, the model is one that predicts noise; take "
-            "models.autoencoder, models.unet or models.small_unet"
+            "models.autoencoder, models.unet, models.small_unet or models.halved(residual=True)"
         )
     _check(len(pairs), epochs, batch_size, optimizer.lr, average, time_limit, workers)
     if checkpoints is None and (resume or rollbacks):

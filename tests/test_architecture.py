@@ -59,7 +59,7 @@ MAY_IMPORT = {
     "tiles": {"memory", "nn"},
     "inference": NETWORK | LEAVES | {"meter", "tiles"},
     "subtraction": NETWORK | LEAVES | {"inference", "meter", "tiles"},
-    "builtin": {"nn", "data", "checkpoint", "meter", "subtraction"},
+    "builtin": {"nn", "models", "data", "checkpoint", "meter", "subtraction"},
     "zero_shot": NETWORK | LEAVES | {"divergence", "inference", "meter", "subtraction"},
     "classic": set(),
     "comparison": LEAVES | METHODS,
@@ -67,7 +67,7 @@ MAY_IMPORT = {
     "ee559": PUBLIC,
     "benchmark": PUBLIC,
     "demo": PUBLIC,
-    "cli": PUBLIC | {"ee559", "batches", "benchmark", "demo", "launch"},
+    "cli": PUBLIC | {"ee559", "batches", "benchmark", "demo", "launch", "tiles"},
     "__main__": {"cli"},
 }
 MAY_PRINT = {"cli"}

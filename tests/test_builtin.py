@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pydenoise import builtin, inference, subtraction, tiles, zero_shot
+from pydenoise import builtin, inference, nn, subtraction, tiles, zero_shot
 from pydenoise.checkpoint import WeightsError, load_weights
 from pydenoise.data import Picture, to_tensor
 from pydenoise.ops import _library
@@ -84,6 +84,25 @@ def test_as_a_model_of_its_own_it_gives_the_picture_too(channels: int) -> None:
     assert torch.equal(inference.denoise(network, page), expected)
     measures = inference.evaluate(network, page, to_tensor(clean))
     assert measures["psnr_global"] == pytest.approx(decibels(found, clean), abs=0.1)
+
+
+@each_network
+def test_one_to_learn_on_gives_the_picture_that_the_network_finds(channels: int) -> None:
+    page = to_tensor(squares(channels)[0])
+    model = builtin.trainable(channels)
+    shipped, header = load_weights(builtin.NETWORKS[channels])
+    with nn.no_backward():
+        assert torch.equal(model(page), inference.denoise(shipped.eval(), page))
+    assert model.training and not model.predicts_noise and model.size_multiple == 4
+    assert model.origin == header["sha256"]
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    assert builtin.trainable(channels).branch[0].weight.any(), "each is a copy"
+
+
+def test_of_other_channels_there_is_none_to_learn_on() -> None:
+    with pytest.raises(ValueError, match="take gray and RGB, the pictures have 2 channels"):
+        builtin.trainable(2)
 
 
 def test_a_network_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,6 +94,24 @@ def test_it_can_be_built_again() -> None:
     assert again.size_multiple == 4
 
 
+def test_what_gives_the_picture_adds_what_it_finds_and_learns_from_pairs() -> None:
+    change = awake(channels=1, widths=(4, 6))
+    model = models.halved(1, (4, 6), residual=True, seed=0)
+    x = torch.rand(1, 1, 16, 24)
+    assert torch.equal(model(x), x), "a fresh one changes nothing"
+    assert isinstance(model, nn.Residual)
+    model.branch.load_state_dict(change.state_dict())
+    assert torch.equal(model(x), x + change(x))
+    again = models.build(model.architecture or {})
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again(x), model(x)) and again.size_multiple == 4
+    pictures = torch.randint(0, 256, (4, 1, 16, 16), dtype=torch.uint8)
+    before = model.flatten().data.clone()
+    pairs = TensorPairs(pictures, pictures.flip(0))
+    train(model, pairs, epochs=1, optimizer=optim.SGD(model, 0.1))
+    assert not torch.equal(model.flatten().data, before)
+
+
 @pytest.mark.parametrize("model", [models.halved(3, (4,), seed=0), models.zero_shot(3, 4, seed=0)])
 def test_pairs_do_not_teach_a_network_of_noise(model: nn.Module) -> None:
     pictures = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
@@ -116,3 +134,5 @@ def test_pairs_do_not_teach_a_network_of_noise(model: nn.Module) -> None:
 def test_what_is_refused(terms: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         models.halved(**terms)
+    with pytest.raises(TypeError, match="halved: residual must be True or False, got 1"):
+        models.halved(residual=1)  # type: ignore[arg-type]

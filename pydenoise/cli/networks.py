@@ -22,6 +22,7 @@ class NetworkName(StrEnum):
     AUTOENCODER = "autoencoder"
     UNET = "unet"
     SMALL_UNET = "unet-small"
+    HALVED = "halved"
 
 
 class ObjectiveName(StrEnum):
@@ -69,16 +70,24 @@ class Recipe(NamedTuple):
 
 _SGD_RATE, _SGD_MOMENTUM = 0.5, 0.9
 _OF_A_UNET = Recipe(64, 1e-3, 0.99, ScheduleName.RAMP)
+LEARNING_ON = Recipe(64, 5e-4, 0.99, ScheduleName.RAMP)
 RECIPES = {
     NetworkName.AUTOENCODER: Recipe(32, 3e-3, 0.999, ScheduleName.COSINE),
     NetworkName.UNET: _OF_A_UNET,
     NetworkName.SMALL_UNET: _OF_A_UNET,
+    NetworkName.HALVED: _OF_A_UNET,
 }
+BUILTIN = "builtin"
 
 
-def level_channels(name: NetworkName, text: str | None) -> list[int]:
+def recipe(name: NetworkName | None, start: str | None) -> Recipe:
+    """That of a new network by name, or of one that has learned before."""
+    return LEARNING_ON if start is not None else RECIPES[name or NetworkName.AUTOENCODER]
+
+
+def level_channels(name: NetworkName | None, text: str | None) -> list[int]:
     """The numbers of `--channels`, which the autoencoder alone takes."""
-    if name is not NetworkName.AUTOENCODER and text is not None:
+    if name not in (None, NetworkName.AUTOENCODER) and text is not None:
         raise typer.BadParameter(f"the channels of {name} are its own", param_hint="--channels")
     try:
         return [int(word) for word in ("48,96" if text is None else text).split(",")]
@@ -88,14 +97,53 @@ def level_channels(name: NetworkName, text: str | None) -> list[int]:
         ) from None
 
 
-def network(name: NetworkName, widths: list[int], in_channels: int, seed: int) -> Module:
-    """A new network; `widths` are those of an autoencoder's levels."""
+def network(
+    name: NetworkName | None, start: str | None, widths: list[int], in_channels: int, seed: int
+) -> Module:
+    """The network that `start` names, or a new one; `widths` are of an autoencoder's levels."""
     from pydenoise import models
 
-    if name is NetworkName.AUTOENCODER:
+    if start is not None:
+        return _started(start, in_channels)
+    if name in (None, NetworkName.AUTOENCODER):
         return models.autoencoder(widths, in_channels, seed=seed)
+    if name is NetworkName.HALVED:
+        return models.halved(in_channels, residual=True, seed=seed)
     build = models.unet if name is NetworkName.UNET else models.small_unet
     return build(in_channels, seed=seed)
+
+
+def _started(start: str, in_channels: int) -> Module:
+    import torch
+
+    from pydenoise import builtin, tiles
+    from pydenoise.checkpoint import load_weights
+
+    if start == BUILTIN:
+        return builtin.trainable(in_channels)
+    model, header = load_weights(start)
+    if model.predicts_noise:
+        raise ValueError(
+            f"{start}: predicts noise, and pairs teach pictures; give weights that `train` made, "
+            f"or {BUILTIN}, the network that ships"
+        )
+    taken = tiles.channels(model)
+    if taken != in_channels:
+        raise ValueError(
+            f"{start}: takes pictures of {taken} channels, those to learn from have {in_channels}; "
+            "give other weights, or none"
+        )
+    model.origin = header["sha256"]
+    return model.to(dtype=torch.float32)
+
+
+def refuse_odd_sizes(shape: tuple[int, int, int], multiple: int) -> None:
+    """Refuse training pictures that the network cannot halve as often as it wants to."""
+    if shape[1] % multiple or shape[2] % multiple:
+        raise ValueError(
+            f"training pictures are {shape[1]}x{shape[2]}; this network takes multiples of "
+            f"{multiple}: choose another --crop, fewer --channels or another network"
+        )
 
 
 def optimizer(

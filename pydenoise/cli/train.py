@@ -89,8 +89,19 @@ def train(
         typer.Option(min=0, help="Pictures of a folder kept to measure on; a tenth if omitted."),
     ] = None,
     model_name: Annotated[
-        NetworkName, typer.Option("--model", help="The network; unet is that of the paper.")
-    ] = NetworkName.AUTOENCODER,
+        NetworkName | None,
+        typer.Option(
+            "--model", help="The network; unet is that of the paper; autoencoder if omitted."
+        ),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WEIGHTS",
+            help="A network that has learned before, to learn on: a model.safetensors, or builtin: "
+            "the one that ships. A new one if omitted.",
+        ),
+    ] = None,
     loss: Annotated[
         LossName, typer.Option(help="What is minimised; auto: what the kind of noise asks for.")
     ] = LossName.AUTO,
@@ -104,7 +115,9 @@ def train(
     lr: Annotated[
         float | None,
         typer.Option(
-            min=0, help="Learning rate; for sgd 0.5, else 0.003, or 0.001 for a unet, if omitted."
+            min=0,
+            help="Learning rate; for sgd 0.5, else 0.003, 0.001 but for the autoencoder, or 0.0005 "
+            "with --start, if omitted.",
         ),
     ] = None,
     momentum: Annotated[
@@ -112,7 +125,7 @@ def train(
     ] = None,
     schedule: Annotated[
         ScheduleName | None,
-        typer.Option(help="How the learning rate falls; cosine, or ramp for a unet, if omitted."),
+        typer.Option(help="How the rate falls; cosine for the autoencoder, else ramp, if omitted."),
     ] = None,
     average: Annotated[
         float,
@@ -126,7 +139,7 @@ def train(
     crop: Annotated[
         int | None,
         typer.Option(
-            min=4, help="Pixels on a side of a training crop; 32, or 64 for a unet, if omitted."
+            min=4, help="Pixels on a side of a crop; 32 for the autoencoder, else 64, if omitted."
         ),
     ] = None,
     pairs_count: Annotated[
@@ -217,8 +230,10 @@ def train(
         raise typer.BadParameter("give either --resume or --overwrite")
     if not deterministic:
         refuse({"shards": shards}, "is for --deterministic alone")
+    if start is not None:
+        refuse({"model": model_name, "channels": channels}, "is for a new network, without --start")
     widths = networks.level_channels(model_name, channels)
-    recipe = networks.RECIPES[model_name]
+    recipe = networks.recipe(model_name, start)
     crop = recipe.crop if crop is None else crop
 
     if launched() is not None:  # when a rank dies, the others' words are enough
@@ -252,8 +267,8 @@ def train(
         source, measured_on, bounds = material
         if augment:
             source = Augmented(source, transpose=source.shape[1] == source.shape[2], seed=seed)
-        model = networks.network(model_name, widths, source.channels, seed).to(where)
-        _refuse_odd_sizes(source.shape, model.size_multiple * (2 if is_single else 1))
+        model = networks.network(model_name, start, widths, source.channels, seed).to(where)
+        networks.refuse_odd_sizes(source.shape, model.size_multiple * (2 if is_single else 1))
         rule = networks.optimizer(optimizer, model, recipe, lr, momentum)
         learned = networks.objective(objective, loss, None if noise is None else parse(noise), seed)
         if measured_on is None:
@@ -290,7 +305,8 @@ def train(
                 raise typer.Exit(stop.exit_code) from None
             if not ranks.is_first:
                 return
-            trained_on, replaces = json.dumps(source.describe()), overwrite or resume
+            origin = {"origin": model.origin} if model.origin else {}
+            trained_on, replaces = json.dumps(source.describe() | origin), overwrite or resume
             save_weights(out / WEIGHTS, model, trained_on=trained_on, overwrite=replaces)
             best = checkpoints.best()
             if best is not None and best[0] < result.history[-1]["step"]:
@@ -338,7 +354,8 @@ def _check_options(ranks: Ranks, options: dict[str, Any]) -> None:
     """Refuse options that differ between processes, but for those that are each one's own."""
     from pydenoise.distributed import RanksDiffer
 
-    own = {"context", "data", "pairs", "burst", "stack", "validation", "out", "threads", "workers"}
+    own = {"context", "data", "pairs", "burst", "stack", "validation", "start", "out", "threads",
+           "workers"}  # fmt: skip
     said = {name: str(value) for name, value in options.items() if name not in own}
     first, *others = ranks.gathered(said)
     for rank, told in enumerate(others, 1):
@@ -370,14 +387,6 @@ def _refuse_filled(out: Path, overwrite: bool, resume: bool) -> None:
         raise FileExistsError(f"{out}: holds files; name another folder or pass --overwrite")
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"{out}: is a file; name a folder for the result")
-
-
-def _refuse_odd_sizes(shape: tuple[int, int, int], multiple: int) -> None:
-    if shape[1] % multiple or shape[2] % multiple:
-        raise ValueError(
-            f"training pictures are {shape[1]}x{shape[2]}; this network takes multiples of "
-            f"{multiple}: choose another --crop, fewer --channels or another --model"
-        )
 
 
 def _show(summary: dict[str, Any]) -> None:

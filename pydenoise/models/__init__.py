@@ -23,6 +23,7 @@ _ARGUMENTS = {
     "halved": {"channels", "widths"},
     "unet": {"channels", "width", "depth", "residual"},
 }
+_OPTIONAL = {"halved": {"residual"}}
 
 
 def build(architecture: dict[str, Any]) -> nn.Module:
@@ -53,7 +54,7 @@ def build(architecture: dict[str, Any]) -> nn.Module:
     name = arguments.pop("name", None)
     if not isinstance(name, str) or name not in _BUILDERS:
         raise ValueError(f"build: unknown network {name!r}; known are {', '.join(_BUILDERS)}")
-    if arguments.keys() != _ARGUMENTS[name]:
+    if arguments.keys() - _OPTIONAL.get(name, set()) != _ARGUMENTS[name]:
         raise ValueError(
             f"build: {name} is described by {sorted(_ARGUMENTS[name])}, got {sorted(arguments)}"
         )

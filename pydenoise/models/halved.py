@@ -18,8 +18,12 @@ _ADDED = 0.3
 
 
 def halved(
-    channels: int = 3, widths: Sequence[int] = (48, 96), *, seed: int | None = None
-) -> nn.Sequential:
+    channels: int = 3,
+    widths: Sequence[int] = (48, 96),
+    *,
+    residual: bool = False,
+    seed: int | None = None,
+) -> nn.Sequential | nn.Residual:
     """Build a network that halves the picture, looks at it, and doubles it; it predicts the noise.
 
     Parameters
@@ -28,19 +32,21 @@ def halved(
         Of the picture, 1 for gray and 3 for colour.
     widths : sequence of int
         Channels at a half of the resolution, a quarter, and so on, 1 to 8 of them.
+    residual : bool
+        Whether it gives the picture, adding what it finds to its input; pairs teach such a one.
     seed : int, optional
         Same seed, same weights; drawn by the system if omitted.
 
     Returns
     -------
-    Sequential
-        ``(N, channels, H, W) -> (N, channels, H, W)``, to be taken from its input; H and W
-        multiples of its `size_multiple`, 2 to the number of widths. float32.
+    Sequential or Residual
+        ``(N, channels, H, W) -> (N, channels, H, W)``, to be taken from its input where it is not
+        `residual`; H and W multiples of its `size_multiple`, 2 to the number of widths. float32.
 
     Raises
     ------
-    ValueError
-        For numbers out of range.
+    ValueError, TypeError
+        For numbers out of range, and a `residual` that is neither True nor False.
 
     Notes
     -----
@@ -72,6 +78,8 @@ def halved(
     """
     whole_number("halved", "channels", channels)
     widths = whole_numbers("halved", "widths", widths)
+    if not isinstance(residual, bool):
+        raise TypeError(f"halved: residual must be True or False, got {residual!r}")
     terms: dict[str, Any] = {"init": "kaiming_normal", "generator": nn.init.seeded(seed)}
 
     def blocks(model: nn.Sequential, width: int) -> None:
@@ -96,7 +104,10 @@ def halved(
     last = nn.ConvTranspose2d(widths[0], channels, 6, stride=2, padding=2, **terms)
     last.weight.zero_()
     model.append(last)
-    model.architecture = {"name": "halved", "channels": channels, "widths": widths}
-    model.predicts_noise = True
-    model.size_multiple = 2 ** len(widths)
-    return model
+    whole = nn.Residual(model) if residual else model
+    whole.architecture = {"name": "halved", "channels": channels, "widths": widths}
+    if residual:
+        whole.architecture["residual"] = True
+    whole.predicts_noise = not residual
+    whole.size_multiple = 2 ** len(widths)
+    return whole

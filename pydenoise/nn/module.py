@@ -78,6 +78,9 @@ class Module:
         Heights and widths that the network takes are multiples of it.
     value_range : (float, float) or None
         Numbers of a file that are 0 and 1 to the network; None: the range of their dtype.
+    origin : str or None
+        SHA-256 of the weights that it began to learn with; None: new ones. A run that is resumed
+        has the same.
     """
 
     training: bool = True
@@ -85,6 +88,7 @@ class Module:
     predicts_noise: bool = False
     size_multiple: int = 1
     value_range: tuple[float, float] | None = None
+    origin: str | None = None
     changes: ClassVar[int] = 0  # of any module's children, methods or settings, so far
     _is_ours: bool = True
     _children: dict[str, Module]
