@@ -31,7 +31,7 @@ struct Plan {
   int64_t unit, units;     // terms of a unit, units of a row of taps
   const OuterKernel<T>& kernel;
   int64_t padded_unit;             // a whole number of tiles
-  int64_t panels, blocks, shares;  // of kernel.nr rows; of one group; tasks of blocks
+  int64_t panels, blocks, shares;  // of kernel.nr rows; of one group; tasks, of one block or all
   int64_t chunk_pictures, chunk_rows, chunk_cols;  // pictures, or rows of one, or a part of a row
   int64_t chunks_h, chunks_w, chunks, pieces;
   int64_t partial_size;               // of one piece of one group
@@ -303,12 +303,13 @@ void conv2d_grad_weight(T* grad_weight, ImageView<const T> grad_output, ImageVie
   const int64_t group_size = plan.pieces * plan.partial_size, threads = thread_count();
   T* const slots = workspace + round_up(s.groups * group_size, kAlignment);
   const int64_t tasks = plan.chunks == 0 ? 0 : s.groups * plan.pieces * plan.shares;
+  const int64_t shared = plan.blocks / plan.shares;
   parallel_tasks(tasks, threads, [&](int64_t task, int64_t slot) {
     const int64_t share = task % plan.shares, piece = task / plan.shares % plan.pieces;
     const int64_t group = task / (plan.shares * plan.pieces);
     sum_piece(workspace + group * group_size + piece * plan.partial_size,
-              slots + slot * plan.slot_size, pixels, group, piece,
-              share * plan.blocks / plan.shares, (share + 1) * plan.blocks / plan.shares, s, plan);
+              slots + slot * plan.slot_size, pixels, group, piece, share * shared,
+              (share + 1) * shared, s, plan);
   });
   constexpr int64_t kChannels = 16;  // of a task
   const int64_t steps = ceil_div(plan.channels, kChannels);
