@@ -325,7 +325,7 @@ def compare_real(cache: Cache, contenders: Sequence[Contender], options: Any) ->
             after = [fmean(figures[index]["psnr"] for index in group) for figures in found.values()]
             gains = [f"{psnr:.2f} ({psnr - before:+.2f})" for psnr in after]
             rows.append([name, f"{before:.2f}", *gains])
-        means.append([f"{folder}, mean of {len(here)}", *rows[-1][1:]])
+        means.append([f"{folder}, {len(here)} captures", *rows[-1][1:]])
     titles = ["", "noisy, dB", *(f"{title}, dB (gain)" for title in found)]
     return {
         name: f"{environment(cache)}\n\n{tables.table(titles, lines)}"

@@ -146,7 +146,7 @@ def trainable(channels: int) -> Residual:
     """
     if channels not in NETWORKS:
         raise ValueError(
-            f"builtin: the networks that ship take gray and RGB, the pictures have {channels} "
+            f"builtin: the networks that ship take gray and RGB, the pictures have {channels!r} "
             "channels; begin with a new network"
         )
     shipped, header = _read(NETWORKS[channels])

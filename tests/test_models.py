@@ -61,6 +61,11 @@ def test_inits_by_name_reach_every_layer() -> None:
             ValueError,
             r"described by \['channels', 'depth', 'residual', 'width'\]",
         ),
+        (
+            {"name": "halved", "channels": 3, "residual": True},
+            ValueError,
+            r"described by \['channels', 'widths'\] and perhaps \['residual'\], got",
+        ),
         ({"name": ["autoencoder"]}, ValueError, "unknown network"),
         ({"name": "autoencoder"}, ValueError, r"described by \['channels', 'in_channels'\], got"),
         (

@@ -207,7 +207,7 @@ def test_real_captures_are_held_to_the_mean_in_their_own_brightness(
         assert np.abs(255 * scene.clean - expected).max() < 2
     table = bench(tmp_path / "W2S", "--real")
     assert counted.asked == ["builtin"] * 2 + ["zero-shot"] * 2
-    each, means = table.split("| W2S, mean of 2 |")
+    each, means = table.split("| W2S, 2 captures |")
     assert each.count("(+1.00) |") == 6
     assert "**W2S, mean**" in each
     assert means.count("(+1.00) |") == 2

@@ -9,10 +9,14 @@ import sys
 import time
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
+import typer
 from kills import pictures
 from ranks import alone, commanded, wait_for
+from torch.distributed.run import get_args_parser
 
+from pydenoise import cli
 from pydenoise.checkpoint import Checkpoints
 
 QUICKLY = 60.0
@@ -22,6 +26,18 @@ OPTIONS = [
     *("--batch-size", "8", "--pairs-count", "64", "--average", "0.9", "--seed", "5"),
     *("--checkpoint-every", "0", "--deterministic"),
 ]
+
+
+def test_torchrun_leaves_every_option_to_us() -> None:
+    """It looks at what stands behind `-m pydenoise`, too, for beginnings of its own options."""
+    parser = get_args_parser()
+    commands: Any = typer.main.get_command(cli.app)
+    for name in ("train", "denoise"):
+        for parameter in commands.commands[name].params:
+            for option in (*parameter.opts, *parameter.secondary_opts):
+                if option.startswith("-"):
+                    words = ["-m", "pydenoise", name, option, "x"]
+                    assert parser.parse_args(words).training_script_args == words[2:]
 
 
 def torchrun(*words: str, size: int = 2, restarts: int = 0) -> subprocess.Popen[str]:

@@ -252,3 +252,15 @@ def print_measures(title: str, measures: Mapping[str, Any]) -> None:
             gain = form.replace(":", ":+").format(denoised - noisy)
             rows.append([name, form.format(noisy), form.format(denoised), gain])
     print_table(title, ["", "noisy", "denoised", "gain"], rows)
+
+
+def print_training(summary: Mapping[str, Any]) -> None:
+    """What a run came to, and what it wrote."""
+    if summary["psnr_noisy"] is not None:
+        print_measures("on the pictures held out", summary)
+    tell(
+        f"trained on {summary['train_pairs']:,} pairs in {summary['train_seconds']:.1f} s, "
+        f"{summary['pictures_per_second']:,.0f} pictures per second, "
+        f"loss {summary['loss']:.5f}"
+    )
+    tell(f"written: {summary['weights']} {summary['log']} {summary['curve']}")

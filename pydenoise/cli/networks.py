@@ -77,12 +77,11 @@ RECIPES = {
     NetworkName.SMALL_UNET: _OF_A_UNET,
     NetworkName.HALVED: _OF_A_UNET,
 }
-BUILTIN = "builtin"
 
 
-def recipe(name: NetworkName | None, start: str | None) -> Recipe:
+def recipe(name: NetworkName | None, has_learned: bool) -> Recipe:
     """That of a new network by name, or of one that has learned before."""
-    return LEARNING_ON if start is not None else RECIPES[name or NetworkName.AUTOENCODER]
+    return LEARNING_ON if has_learned else RECIPES[name or NetworkName.AUTOENCODER]
 
 
 def level_channels(name: NetworkName | None, text: str | None) -> list[int]:
@@ -97,14 +96,10 @@ def level_channels(name: NetworkName | None, text: str | None) -> list[int]:
         ) from None
 
 
-def network(
-    name: NetworkName | None, start: str | None, widths: list[int], in_channels: int, seed: int
-) -> Module:
-    """The network that `start` names, or a new one; `widths` are of an autoencoder's levels."""
+def network(name: NetworkName | None, widths: list[int], in_channels: int, seed: int) -> Module:
+    """A new network; `widths` are those of an autoencoder's levels."""
     from pydenoise import models
 
-    if start is not None:
-        return _started(start, in_channels)
     if name in (None, NetworkName.AUTOENCODER):
         return models.autoencoder(widths, in_channels, seed=seed)
     if name is NetworkName.HALVED:
@@ -113,36 +108,12 @@ def network(
     return build(in_channels, seed=seed)
 
 
-def _started(start: str, in_channels: int) -> Module:
-    import torch
-
-    from pydenoise import builtin, tiles
-    from pydenoise.checkpoint import load_weights
-
-    if start == BUILTIN:
-        return builtin.trainable(in_channels)
-    model, header = load_weights(start)
-    if model.predicts_noise:
-        raise ValueError(
-            f"{start}: predicts noise, and pairs teach pictures; give weights that `train` made, "
-            f"or {BUILTIN}, the network that ships"
-        )
-    taken = tiles.channels(model)
-    if taken != in_channels:
-        raise ValueError(
-            f"{start}: takes pictures of {taken} channels, those to learn from have {in_channels}; "
-            "give other weights, or none"
-        )
-    model.origin = header["sha256"]
-    return model.to(dtype=torch.float32)
-
-
 def refuse_odd_sizes(shape: tuple[int, int, int], multiple: int) -> None:
     """Refuse training pictures that the network cannot halve as often as it wants to."""
     if shape[1] % multiple or shape[2] % multiple:
         raise ValueError(
             f"training pictures are {shape[1]}x{shape[2]}; this network takes multiples of "
-            f"{multiple}: choose another --crop, fewer --channels or another network"
+            f"{multiple}: choose another --crop or another network"
         )
 
 

@@ -20,11 +20,10 @@ from pydenoise.cli.console import (
     Seed,
     check_range,
     print_json,
-    print_measures,
+    print_training,
     refuse,
     say,
     saying_warnings,
-    tell,
 )
 from pydenoise.cli.machine import Device, Threads
 from pydenoise.cli.networks import LossName, NetworkName, ObjectiveName, OptimizerName, ScheduleName
@@ -97,9 +96,10 @@ def train(
     start: Annotated[
         str | None,
         typer.Option(
+            "--from",
             metavar="WEIGHTS",
-            help="A network that has learned before, to learn on: a model.safetensors, or builtin: "
-            "the one that ships. A new one if omitted.",
+            help="Learn on with a model.safetensors, a checkpoint's JSON, or builtin: the network "
+            "that ships. A new one if omitted.",
         ),
     ] = None,
     loss: Annotated[
@@ -116,8 +116,8 @@ def train(
         float | None,
         typer.Option(
             min=0,
-            help="Learning rate; for sgd 0.5, else 0.003, 0.001 but for the autoencoder, or 0.0005 "
-            "with --start, if omitted.",
+            help="Learning rate; if omitted for sgd 0.5, else 0.0005 with --from, 0.003 for a new "
+            "autoencoder, 0.001 for others.",
         ),
     ] = None,
     momentum: Annotated[
@@ -125,7 +125,7 @@ def train(
     ] = None,
     schedule: Annotated[
         ScheduleName | None,
-        typer.Option(help="How the rate falls; cosine for the autoencoder, else ramp, if omitted."),
+        typer.Option(help="How the rate falls; cosine for a new autoencoder, else ramp."),
     ] = None,
     average: Annotated[
         float,
@@ -138,9 +138,7 @@ def train(
     ] = None,
     crop: Annotated[
         int | None,
-        typer.Option(
-            min=4, help="Pixels on a side of a crop; 32 for the autoencoder, else 64, if omitted."
-        ),
+        typer.Option(min=4, help="Pixels on a side of a crop; 32 for a new autoencoder, else 64."),
     ] = None,
     pairs_count: Annotated[
         int | None, typer.Option(min=1, help="Pairs per epoch; as many as fit if omitted.")
@@ -231,15 +229,16 @@ def train(
     if not deterministic:
         refuse({"shards": shards}, "is for --deterministic alone")
     if start is not None:
-        refuse({"model": model_name, "channels": channels}, "is for a new network, without --start")
+        refuse({"model": model_name, "channels": channels}, "is for a new network, without --from")
     widths = networks.level_channels(model_name, channels)
-    recipe = networks.recipe(model_name, start)
+    recipe = networks.recipe(model_name, start is not None)
     crop = recipe.crop if crop is None else crop
 
     if launched() is not None:  # when a rank dies, the others' words are enough
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from pydenoise import distributed, metrics, report, training
     from pydenoise.checkpoint import Checkpoints, save_weights
+    from pydenoise.cli import learned
     from pydenoise.data import Augmented, parse
 
     where = machine.place(device)
@@ -267,10 +266,14 @@ def train(
         source, measured_on, bounds = material
         if augment:
             source = Augmented(source, transpose=source.shape[1] == source.shape[2], seed=seed)
-        model = networks.network(model_name, start, widths, source.channels, seed).to(where)
+        if start is None:
+            model = networks.network(model_name, widths, source.channels, seed)
+        else:
+            model = learned.network(start, source, out)
+        model.to(where)
         networks.refuse_odd_sizes(source.shape, model.size_multiple * (2 if is_single else 1))
         rule = networks.optimizer(optimizer, model, recipe, lr, momentum)
-        learned = networks.objective(objective, loss, None if noise is None else parse(noise), seed)
+        task = networks.objective(objective, loss, None if noise is None else parse(noise), seed)
         if measured_on is None:
             say("no clean pictures to measure on: the log holds the loss alone")
         model.value_range = bounds
@@ -285,7 +288,7 @@ def train(
                         batch_size=batch_size,
                         optimizer=rule,
                         schedule=networks.schedule(schedule or recipe.schedule),
-                        objective=learned,
+                        objective=task,
                         validation=measured_on,
                         average=average,
                         seed=seed,
@@ -330,7 +333,7 @@ def train(
     if as_json:
         print_json(summary)
     else:
-        _show(summary)
+        print_training(summary)
 
 
 @contextmanager
@@ -387,14 +390,3 @@ def _refuse_filled(out: Path, overwrite: bool, resume: bool) -> None:
         raise FileExistsError(f"{out}: holds files; name another folder or pass --overwrite")
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"{out}: is a file; name a folder for the result")
-
-
-def _show(summary: dict[str, Any]) -> None:
-    if summary["psnr_noisy"] is not None:
-        print_measures("on the pictures held out", summary)
-    tell(
-        f"trained on {summary['train_pairs']:,} pairs in {summary['train_seconds']:.1f} s, "
-        f"{summary['pictures_per_second']:,.0f} pictures per second, "
-        f"loss {summary['loss']:.5f}"
-    )
-    tell(f"written: {summary['weights']} {summary['log']} {summary['curve']}")

@@ -54,8 +54,11 @@ def build(architecture: dict[str, Any]) -> nn.Module:
     name = arguments.pop("name", None)
     if not isinstance(name, str) or name not in _BUILDERS:
         raise ValueError(f"build: unknown network {name!r}; known are {', '.join(_BUILDERS)}")
-    if arguments.keys() - _OPTIONAL.get(name, set()) != _ARGUMENTS[name]:
+    optional = _OPTIONAL.get(name, set())
+    if arguments.keys() - optional != _ARGUMENTS[name]:
+        beside = f" and perhaps {sorted(optional)}" if optional else ""
         raise ValueError(
-            f"build: {name} is described by {sorted(_ARGUMENTS[name])}, got {sorted(arguments)}"
+            f"build: {name} is described by {sorted(_ARGUMENTS[name])}{beside}, got "
+            f"{sorted(arguments)}"
         )
     return _BUILDERS[name](**arguments)

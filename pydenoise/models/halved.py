@@ -24,7 +24,7 @@ def halved(
     residual: bool = False,
     seed: int | None = None,
 ) -> nn.Sequential | nn.Residual:
-    """Build a network that halves the picture, looks at it, and doubles it; it predicts the noise.
+    """Build a network that halves the picture, looks for noise in it, and doubles what it found.
 
     Parameters
     ----------

@@ -79,8 +79,8 @@ class Module:
     value_range : (float, float) or None
         Numbers of a file that are 0 and 1 to the network; None: the range of their dtype.
     origin : str or None
-        SHA-256 of the weights that it began to learn with; None: new ones. A run that is resumed
-        has the same.
+        SHA-256 of the weights that it was told to learn on with, which a resumed run must have in
+        common; None: nothing is said.
     """
 
     training: bool = True
