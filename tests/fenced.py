@@ -1,10 +1,12 @@
 """Run the convolutions on memory between pages that nobody may touch: beyond is a crash.
 
     python -m tests.fenced INSTRUCTION_SET
+    python -m tests.fenced cuda LIBRARY
 
-Each tensor lies flush with the end of its pages, then with their beginning. Printed is the case
-that is about to run, so that the last line names the one that crashed, or whose bits are not those
-of ordinary memory.
+The second runs the CUDA kernels that on_host.py has built into a library, with every tile. Each
+tensor lies flush with the end of its pages, then with their beginning. Printed is the case that is
+about to run, so that the last line names the one that crashed, or whose bits are not those of
+ordinary memory.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from itertools import product
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -58,6 +62,9 @@ class Shape(NamedTuple):
     groups: int = 1
 
 
+Ways: TypeAlias = Callable[[str, Shape], Iterator[tuple[str, AbstractContextManager[object]]]]
+"""The names of the ways in which an operation is to be tried on a shape, and their scopes."""
+
 CHANNELS = (1, 3, 5, 7, 8, 9, 20, 33, 48, 50)
 WIDTHS = (1, 2, 15, 16, 17, 33, 129, 300)
 # fmt: off
@@ -93,6 +100,9 @@ def runs(s: Shape) -> dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]
     z = torch.randn(ops.conv2d(x, w, None, *steps).shape, generator=generator)
     b, c = torch.randn(s.channels[1], generator=generator), torch.randn(s.channels[0])
 
+    patches = (s.kernel, s.dilation, s.padding, s.stride)
+    columns = ops.im2col(x, *patches)
+
     def forward(out: Tensor, x: Tensor, w: Tensor, b: Tensor) -> Tensor:
         return ops.conv2d(x, w, b, *steps, out=out, finish=Finish("relu"))
 
@@ -109,7 +119,15 @@ def runs(s: Shape) -> dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]
     def bias(out: Tensor, gz: Tensor) -> Tensor:
         return ops.conv2d_grad_bias(gz, out=out)
 
+    def unfolded(out: Tensor, x: Tensor) -> Tensor:
+        return ops.im2col(x, *patches, out=out)
+
+    def folded(out: Tensor, columns: Tensor) -> Tensor:
+        return ops.col2im(columns, s.size, *patches, out=out)
+
     return {
+        "im2col": (unfolded, (columns, x)),
+        "col2im": (folded, (x, columns)),
         "conv2d": (forward, (z, x, w, b)),
         "grad_input": (back, (x, w, z)),
         "grad_input, finished": (masked, (x, w, z, x)),
@@ -119,19 +137,50 @@ def runs(s: Shape) -> dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]
     }
 
 
-def main(isa: str) -> None:
+def main(isa: str, library: str = "") -> None:
     fences = [Fence(4 << 20) for _ in range(4)]
     print("memory is fenced", flush=True)
-    with ops.use_backend("cpu"), _backend.use_isa(isa):
+    with ExitStack() as scopes:
+        ways = by_instruction_set(isa, scopes) if isa != "cuda" else by_tile(Path(library), scopes)
         for shape in SHAPES:
             for name, (call, operands) in runs(shape).items():
-                algorithms = ["implicit"]
-                if name.startswith(("conv2d", "grad_input")) and shape.kernel == (3, 3):
-                    algorithms += ["winograd2", "winograd4"]
-                for algorithm in algorithms:
-                    with ops.use_algorithm(algorithm):
+                for way, scope in ways(name, shape):
+                    with scope:
                         wanted = call(torch.full_like(operands[0], torch.nan), *operands[1:])
-                        check(f"{name} {algorithm} {shape}", call, operands, wanted, fences)
+                        check(f"{name} {way} {shape}", call, operands, wanted, fences)
+
+
+def by_instruction_set(isa: str, scopes: ExitStack) -> Ways:
+    """The kernels of the processor, by every algorithm that there is for a shape."""
+    scopes.enter_context(ops.use_backend("cpu"))
+    scopes.enter_context(_backend.use_isa(isa))
+
+    def ways(name: str, shape: Shape) -> Iterator[tuple[str, AbstractContextManager[object]]]:
+        algorithms = ["implicit"]
+        if name.startswith(("conv2d", "grad_input")) and shape.kernel == (3, 3):
+            algorithms += ["winograd2", "winograd4"]
+        for algorithm in algorithms:
+            yield algorithm, ops.use_algorithm(algorithm)
+
+    return ways
+
+
+def by_tile(library: Path, scopes: ExitStack) -> Ways:
+    """The CUDA kernels on this processor; products by every tile."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    from on_host import Kernels, in_place_of_the_processor
+
+    kernels = Kernels(library)
+    scopes.enter_context(in_place_of_the_processor(kernels))
+
+    def ways(name: str, shape: Shape) -> Iterator[tuple[str, AbstractContextManager[object]]]:
+        if name in ("im2col", "col2im") or name.startswith("grad_bias"):
+            yield "", nullcontext()
+            return
+        for tile in range(len(kernels.module.FLOAT_TILES)):
+            yield f"tile {tile}", kernels.prescribed(tile)
+
+    return ways
 
 
 def check(
@@ -155,5 +204,5 @@ def check(
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
     print("everything stayed inside")

@@ -189,11 +189,11 @@ def host_kernels() -> Kernels:
 
 
 @contextmanager
-def in_place_of_the_processor() -> Iterator[None]:
+def in_place_of_the_processor(kernels: Kernels | None = None) -> Iterator[None]:
     """Scope in which tensors in main memory belong to the CUDA backend, as on a GPU with one
-    stream; steps are taken without a tape."""
+    stream; steps are taken without a tape. By `host_kernels`, if no others are given."""
     with pytest.MonkeyPatch.context() as patch:
-        backend = _cuda.OnDevice(host_kernels().module)
+        backend = _cuda.OnDevice((kernels or host_kernels()).module)
         patch.setattr(_backend, "_IN_MAIN_MEMORY", backend)
         patch.setattr(_cuda, "queue_of", lambda device: (0, 0))
         patch.setattr(_check, "_FLOATS", _Never)  # a GPU's tensors are no instances of these

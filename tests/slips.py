@@ -20,7 +20,9 @@ CONVOLUTIONS = tuple(
 )
 POINTWISE = ("tests/test_ops_pointwise.py", "tests/test_ops_optimizers.py")
 LAYERS = ("tests/test_fusion.py", "tests/test_ops_finish.py")
-ON_HOST = tuple(f"tests/test_cuda_{name}.py" for name in ("pointwise", "kernels", "index_maps"))
+ON_HOST = tuple(
+    f"tests/test_cuda_{name}.py" for name in ("pointwise", "kernels", "index_maps", "fenced")
+)
 
 
 class Mutant(NamedTuple):
