@@ -14,7 +14,7 @@ WAITING = "pydenoise/distributed/_waiting.py"
 TESTS = tuple(
     f"tests/test_{name}.py"
     for name in (
-        *("atomic", "checkpoints", "checkpoint", "resume", "cli_resume", "pairs"),
+        *("atomic", "checkpoints", "checkpoint", "resume", "divergence", "cli_resume", "pairs"),
         *("pictures_damage", "payloads", "gaps", "neighbor2neighbor", "distributed", "waiting"),
     )
 )

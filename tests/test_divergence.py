@@ -73,6 +73,20 @@ def test_where_it_was_cut_off_does_not_matter_to_going_back(tmp_path: Path) -> N
     assert without_times(result.history) == without_times(whole.history)
 
 
+def test_a_run_that_went_back_is_resumed_at_its_lower_rate(tmp_path: Path) -> None:
+    model, whole = run(tmp_path / "whole", objective=Hopeless(1), rollbacks=1, schedule=None)
+    for name in ("cut", "again"):
+        terms: dict[str, Any] = {"rollbacks": 1, "schedule": None, "stop_at": 8}
+        with pytest.raises(TrainingStopped):
+            run(tmp_path / name, objective=Hopeless(1), **terms)
+    again, result = run(tmp_path / "cut", objective=Hopeless(0), rollbacks=1, schedule=None)
+    assert [record["lr"] for record in result.history] == [1e-2, 5e-3, 5e-3]
+    assert without_times(result.history) == without_times(whole.history)
+    assert torch.equal(weights(model), weights(again))
+    with pytest.raises(TrainingDiverged, match=r"with lr 0\.005"):
+        run(tmp_path / "again", objective=Hopeless(1), rollbacks=1, schedule=None)
+
+
 def test_no_more_often_than_asked_for(tmp_path: Path) -> None:
     with pytest.raises(TrainingDiverged, match=r"at step 6 with lr 0\.005"):
         run(tmp_path / "run", objective=Hopeless(math.inf), rollbacks=1, schedule=None)
