@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -130,13 +131,34 @@ class Watched(Ranks):
         return super().start_sum(tensor)
 
 
-def steps_of(model: nn.Module, ranks: Ranks | None, objective: Any) -> Steps:
+class Beside(Watched):
+    """One rank, and what another beside it wants."""
+
+    other_wants = 0.0
+
+    def summed(self, numbers: Sequence[float]) -> list[float]:
+        loss, wanted = super().summed(numbers)
+        return [loss, wanted + self.other_wants]
+
+
+def steps_of(
+    model: nn.Module, ranks: Ranks | None, objective: Any, wish: Wish | None = None
+) -> Steps:
     pairs = team.source_of("crops", 24)
     given = model, pairs, objective, optim.SGD(model, 0.01), 8, 0
     average = Average(model.flatten().data, 0.0)
     if ranks is None:
         return Steps(*given, average)
-    return BucketSteps(*given, average, ranks=ranks, wishes=[Wish(None)])
+    return BucketSteps(*given, average, ranks=ranks, wishes=[wish or Wish(None)])
+
+
+def test_what_one_rank_wants_all_hear() -> None:
+    model, wish = models.autoencoder((4,), seed=1), Wish(None)
+    ranks = Beside(model)
+    steps = steps_of(model, ranks, objectives.Noise2Noise(), wish)
+    for ranks.other_wants in (0.0, 1.0, 0.0):
+        list(steps.epoch(0, 0, 0, 1, lambda step: 0.01))
+        assert wish() == (ranks.other_wants > 0)
 
 
 @pytest.mark.parametrize("objective", [objectives.Noise2Noise, objectives.Neighbor2Neighbor])
