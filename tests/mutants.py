@@ -71,12 +71,12 @@ def available_isas(tree: Path) -> tuple[str, ...]:
 
 def environment_of(tree: Path) -> dict[str, str]:
     paths = os.pathsep.join([str(tree), str(tree / "tests")])
-    return os.environ | {"PYTHONPATH": paths, "PYDENOISE_BACKEND": "auto"}
+    return os.environ | {"PYTHONPATH": paths, "PYDENOISE_BACKEND": "auto", "COLUMNS": "200"}
 
 
 def caught_by(tree: Path, tests: tuple[str, ...], isas: tuple[str, ...]) -> dict[str, str]:
-    """Name the first test that fails under each instruction set; one under which all pass is
-    not in the answer."""
+    """Name the first test that fails under each instruction set, and why; one under which all pass
+    is not in the answer."""
     found: dict[str, str] = {}
     while left := [isa for isa in isas if isa not in found]:
         command = [sys.executable, "-m", "pytest", "-v", "--no-header", "--tb=no", "-p", "mutants"]
@@ -92,8 +92,8 @@ def caught_by(tree: Path, tests: tuple[str, ...], isas: tuple[str, ...]) -> dict
             )
         except subprocess.TimeoutExpired:
             return found | dict.fromkeys(left, f"no answer in {LONGEST_RUN_S} s")
-        failed = re.findall(r"^FAILED tests/(\S+)", run.stdout, re.MULTILINE)
-        found |= {isa_of(test): test for test in failed}
+        failed = re.findall(r"^FAILED tests/(\S+)(.*)", run.stdout, re.MULTILINE)
+        found |= {isa_of(test): test + reason for test, reason in failed}
         if run.returncode in (0, 1):
             break
         started = re.findall(r"^tests/(\S+::\S+)", run.stdout, re.MULTILINE)
