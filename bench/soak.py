@@ -50,7 +50,10 @@ PROMISES = (
     Promise("hostile", "strange arguments to the binding", ("tests/hostile.py", "100000")),
     Promise("sanitizers", "ASan, UBSan, TSan; libFuzzer on the kernels", ("tests/sanitize.py",)),
     Promise(
-        "mutants", "slips put in on purpose, and noticed", ("tests/mutants.py", "--jobs", "2"), True
+        "mutants",
+        "slips put in on purpose, and noticed",
+        ("tests/mutants.py", "--jobs", "2"),
+        keeps=True,
     ),
 )
 

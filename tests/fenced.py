@@ -62,8 +62,10 @@ class Shape(NamedTuple):
     groups: int = 1
 
 
-Ways: TypeAlias = Callable[[str, Shape], Iterator[tuple[str, AbstractContextManager[object]]]]
-"""The names of the ways in which an operation is to be tried on a shape, and their scopes."""
+Way: TypeAlias = tuple[str, AbstractContextManager[object]]
+"""One to try an operation on a shape, by name, and its scope."""
+Ways: TypeAlias = Callable[[str, Shape], Iterator[Way]]
+"""All of them, for an operation by name and a shape."""
 
 CHANNELS = (1, 3, 5, 7, 8, 9, 20, 33, 48, 50)
 WIDTHS = (1, 2, 15, 16, 17, 33, 129, 300)
@@ -155,7 +157,7 @@ def by_instruction_set(isa: str, scopes: ExitStack) -> Ways:
     scopes.enter_context(ops.use_backend("cpu"))
     scopes.enter_context(_backend.use_isa(isa))
 
-    def ways(name: str, shape: Shape) -> Iterator[tuple[str, AbstractContextManager[object]]]:
+    def ways(name: str, shape: Shape) -> Iterator[Way]:
         algorithms = ["implicit"]
         if name.startswith(("conv2d", "grad_input")) and shape.kernel == (3, 3):
             algorithms += ["winograd2", "winograd4"]
@@ -173,7 +175,7 @@ def by_tile(library: Path, scopes: ExitStack) -> Ways:
     kernels = Kernels(library)
     scopes.enter_context(in_place_of_the_processor(kernels))
 
-    def ways(name: str, shape: Shape) -> Iterator[tuple[str, AbstractContextManager[object]]]:
+    def ways(name: str, shape: Shape) -> Iterator[Way]:
         if name in ("im2col", "col2im") or name.startswith("grad_bias"):
             yield "", nullcontext()
             return

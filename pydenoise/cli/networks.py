@@ -70,8 +70,8 @@ class Recipe(NamedTuple):
 
 _SGD_RATE, _SGD_MOMENTUM = 0.5, 0.9
 _OF_A_UNET = Recipe(64, 1e-3, 0.99, ScheduleName.RAMP)
-LEARNING_ON = Recipe(64, 5e-4, 0.99, ScheduleName.RAMP)
-RECIPES = {
+_LEARNING_ON = Recipe(64, 5e-4, 0.99, ScheduleName.RAMP)
+_RECIPES = {
     NetworkName.AUTOENCODER: Recipe(32, 3e-3, 0.999, ScheduleName.COSINE),
     NetworkName.UNET: _OF_A_UNET,
     NetworkName.SMALL_UNET: _OF_A_UNET,
@@ -79,14 +79,14 @@ RECIPES = {
 }
 
 
-def recipe(name: NetworkName | None, has_learned: bool) -> Recipe:
+def recipe(name: NetworkName, has_learned: bool) -> Recipe:
     """That of a new network by name, or of one that has learned before."""
-    return LEARNING_ON if has_learned else RECIPES[name or NetworkName.AUTOENCODER]
+    return _LEARNING_ON if has_learned else _RECIPES[name]
 
 
-def level_channels(name: NetworkName | None, text: str | None) -> list[int]:
+def level_channels(name: NetworkName, text: str | None) -> list[int]:
     """The numbers of `--channels`, which the autoencoder alone takes."""
-    if name not in (None, NetworkName.AUTOENCODER) and text is not None:
+    if name is not NetworkName.AUTOENCODER and text is not None:
         raise typer.BadParameter(f"the channels of {name} are its own", param_hint="--channels")
     try:
         return [int(word) for word in ("48,96" if text is None else text).split(",")]
@@ -96,11 +96,11 @@ def level_channels(name: NetworkName | None, text: str | None) -> list[int]:
         ) from None
 
 
-def network(name: NetworkName | None, widths: list[int], in_channels: int, seed: int) -> Module:
+def network(name: NetworkName, widths: list[int], in_channels: int, seed: int) -> Module:
     """A new network; `widths` are those of an autoencoder's levels."""
     from pydenoise import models
 
-    if name in (None, NetworkName.AUTOENCODER):
+    if name is NetworkName.AUTOENCODER:
         return models.autoencoder(widths, in_channels, seed=seed)
     if name is NetworkName.HALVED:
         return models.halved(in_channels, residual=True, seed=seed)

@@ -230,6 +230,7 @@ def train(
         refuse({"shards": shards}, "is for --deterministic alone")
     if start is not None:
         refuse({"model": model_name, "channels": channels}, "is for a new network, without --from")
+    model_name = model_name or NetworkName.AUTOENCODER
     widths = networks.level_channels(model_name, channels)
     recipe = networks.recipe(model_name, start is not None)
     crop = recipe.crop if crop is None else crop
