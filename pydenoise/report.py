@@ -131,7 +131,8 @@ def learning_curve(
         raise ValueError("learning_curve: the history is empty")
     steps = [record["step"] for record in history]
     measured = [r for r in history if r.get("psnr_per_image") is not None]
-    figure = _figure(760, 520 if measured else 320)
+    height = 520 if measured else 320
+    figure = _figure(760, height)
     panels = figure.subplots(2 if measured else 1, 1, sharex=True, squeeze=False)[:, 0]
     if measured:
         panel = panels[0]
@@ -155,7 +156,8 @@ def learning_curve(
     panels[-1].set_xlim(0, steps[-1])
     for panel in panels:
         _plain(panel)
-    figure.subplots_adjust(left=0.11, right=0.84, top=0.93, bottom=0.11)
+    # room for titles and labels is so many pixels, however high the figure
+    figure.subplots_adjust(left=0.11, right=0.84, top=1 - 36 / height, bottom=57 / height)
     figure.align_ylabels(panels)
     _save(figure, path, overwrite)
 
