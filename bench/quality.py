@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 import numpy as np
 import tables
 from matplotlib.figure import Figure
-from quality_cache import Cache, Contender, Scene
+from quality_cache import OWN, Cache, Contender, Scene
 
 from pydenoise import benchmark, comparison, data
 
@@ -131,7 +131,7 @@ def measured(
             continue
         wanted = [scene for scene in scenes if not cache.holds(contender, scene)]
         pictures = ((scene.noisy, scene.clean) for scene in wanted)
-        made = comparison.measure(contender.method, pictures, contender.weights)
+        made = comparison.measure(contender.method, pictures, *contender[1:])
         for scene, figures in zip(wanted, made, strict=True):
             cache.keep(contender, scene, figures._asdict())
             print(
@@ -143,8 +143,14 @@ def measured(
         found[contender.title] = [cache.figures(contender.title, scene) for scene in scenes]
     for title in sorted(set(others) - found.keys()):
         found[title] = [cache.figures(title, scene) for scene in scenes]
-    order = [*comparison.METHODS.values(), *found]
-    return {title: found[title] for title in sorted(found, key=order.index)}
+    return {title: found[title] for title in sorted(found, key=place)}
+
+
+def place(title: str) -> tuple[int, bool]:
+    """Rows stand in the order of `comparison.METHODS`, with turns behind, then models."""
+    names = list(comparison.METHODS.values())
+    known = [name for name in names if title.startswith(name)]
+    return names.index(max(known, key=len)) if known else len(names), title not in names
 
 
 def noisy_figures(scenes: Sequence[Scene]) -> list[dict[str, Any]]:
@@ -340,22 +346,28 @@ def main() -> None:
     mode.add_argument("--recipes", action="store_true", help="fast against paper, eight pictures")
     mode.add_argument("--real", action="store_true", help="captures against the mean of many")
     names = [name for name in comparison.METHODS if name != "model"]
-    parser.add_argument("--methods", nargs="+", choices=names, help="all; our own for --real")
+    parser.add_argument(
+        "--methods", nargs="*", choices=names, help="all, or our own for --real; may be none"
+    )
     parser.add_argument(
         "--others", action="store_true", help="also show what is kept of others, as it is"
     )
     parser.add_argument("--models", type=Path, nargs="+", default=[], metavar="WEIGHTS")
+    parser.add_argument("--turns", type=int, help="of a picture, for all that is measured")
     parser.add_argument("--noise", nargs="+", default=NOISES)
     parser.add_argument("--first", type=int, help="pictures to stop after")
     parser.add_argument("--results", type=Path, default=tables.RESULTS)
     options = parser.parse_args()
     if options.recipes and options.others:
         parser.error("--recipes compares two methods; --others has no place there")
+    if options.turns and (options.methods is None or not {*options.methods} <= {*OWN}):
+        parser.error(f"--turns is for --methods of {', '.join(OWN)}, and for --models")
     options.results.mkdir(parents=True, exist_ok=True)
     cache = Cache(options.results / "quality.json")
-    methods = options.methods or (REAL if options.real else names)
-    contenders = [Contender(name) for name in methods]
-    contenders += [Contender("model", path) for path in options.models]
+    usual = REAL if options.real else names
+    methods = usual if options.methods is None else options.methods
+    contenders = [Contender(name, None, options.turns) for name in methods]
+    contenders += [Contender("model", path, options.turns) for path in options.models]
     if options.recipes:
         texts = compare_recipes(cache, options)
     elif options.real:

@@ -20,24 +20,24 @@ from pydenoise import comparison
 from pydenoise.atomic import new_file
 
 PACKAGE = tables.ROOT / "pydenoise"
-_SUBTRACTION = ("subtraction.py", "data/levels.py", "data/gaps.py", "inference.py")
+_SCALED = ("scale.py", "data/levels.py", "data/gaps.py", "inference.py", "tiles.py")
 BUILTIN = (
     "builtin.py",
     "weights/gray.safetensors",
     "weights/colour.safetensors",
     "models/halved.py",
-    *_SUBTRACTION,
+    *_SCALED,
 )
 ZERO_SHOT = (
     "zero_shot.py",
     "objectives/zero_shot.py",
     "models/zero_shot.py",
     "optim/schedules.py",
-    *_SUBTRACTION,
+    *_SCALED,
 )
 CLASSIC = ("classic.py",)
 _BETWEEN = " | "
-_OURS = {"builtin": BUILTIN, "zero-shot": ZERO_SHOT, "zero-shot-paper": ZERO_SHOT}
+OWN = {"builtin": BUILTIN, "zero-shot": ZERO_SHOT, "zero-shot-paper": ZERO_SHOT}
 
 
 class Scene(NamedTuple):
@@ -55,23 +55,26 @@ class Contender(NamedTuple):
 
     method: str
     weights: Path | None = None
+    turns: int | None = None
 
     @property
     def title(self) -> str:
         """What tables call it: weights by file and folder, since many are named alike."""
+        title = comparison.METHODS[self.method]
         if self.weights:
-            return "/".join(self.weights.resolve().parts[-2:])
-        return comparison.METHODS[self.method]
+            title = "/".join(self.weights.resolve().parts[-2:])
+        return title if self.turns is None else f"{title}, turns: {self.turns}"
 
     def code(self) -> bytes:
         """A digest of what decides the result."""
-        digest = hashlib.sha256(self.method.encode())
+        turns = "" if self.turns is None else f" {self.turns}"
+        digest = hashlib.sha256(f"{self.method}{turns}".encode())
         if self.weights:
             digest.update(self.weights.read_bytes())
             return digest.digest()
-        for name in _OURS.get(self.method, CLASSIC):
+        for name in OWN.get(self.method, CLASSIC):
             digest.update((PACKAGE / name).read_bytes())
-        if self.method not in _OURS:
+        if self.method not in OWN:
             package = "bm3d" if self.method == "bm3d" else "scikit-image"
             digest.update(version(package).encode())
         return digest.digest()

@@ -11,10 +11,11 @@ import torch
 
 from pydenoise.checkpoint import WeightsError, load_weights
 from pydenoise.data import Picture
+from pydenoise.inference import check_turns, run_pages
 from pydenoise.meter import Progress
 from pydenoise.models import build
 from pydenoise.nn import Module, Residual, Sequential
-from pydenoise.subtraction import scale, subtract
+from pydenoise.scale import scale
 
 _WEIGHTS = Path(__file__).parent / "weights"
 NETWORKS = {1: _WEIGHTS / "gray.safetensors", 3: _WEIGHTS / "colour.safetensors"}
@@ -22,14 +23,13 @@ NETWORKS = {1: _WEIGHTS / "gray.safetensors", 3: _WEIGHTS / "colour.safetensors"
 pictures, under noise of many kinds and levels. Their headers say on which.
 """
 
-_TURNS = 8
-
 
 def denoise_pages(
     picture: Picture,
     *,
     value_range: tuple[float, float] | None = None,
     strength: float = 1.0,
+    turns: int = 8,
     max_bytes: int | None = None,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
@@ -44,7 +44,7 @@ def denoise_pages(
     value_range : (float, float), optional
         The numbers that are 0 and 1 to the network; the 0.1 and 99.9 percentiles of all pages
         together if omitted. Nothing is clipped to them.
-    strength, max_bytes, progress
+    strength, turns, max_bytes, progress
         As in `pydenoise.inference.denoise_pages`.
     device : torch.device or str
         Where the network computes.
@@ -65,7 +65,7 @@ def denoise_pages(
     ------
     ValueError
         When the picture has channels that are neither gray nor RGB, and as
-        `pydenoise.inference.map_pages`.
+        `pydenoise.inference.denoise_pages`.
     pydenoise.checkpoint.WeightsError
         Where the weights are missing from the package, or damaged.
 
@@ -76,17 +76,18 @@ def denoise_pages(
     >>> bool(denoise_pages(noisy).array.std() < 1)
     True
     """
+    check_turns(turns)
     shown = _without_copies(picture)
     network = network_for(shown, device)
     found = scale(shown, value_range, strength)
     if found is None:
         return picture.with_samples(picture.samples.copy())
-    denoised = subtract(
+    denoised = run_pages(
         network,
         shown,
         value_range=found,
-        turns=_TURNS,
         strength=strength,
+        turns=turns,
         max_bytes=max_bytes,
         progress=progress,
     )

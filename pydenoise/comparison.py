@@ -27,6 +27,7 @@ from pydenoise.data import to_tensor
 
 Array: TypeAlias = npt.NDArray[Any]
 Denoise: TypeAlias = Callable[[Array], Array]
+Terms: TypeAlias = dict[str, Any]
 
 METHODS = {
     "builtin": "built-in network",
@@ -83,6 +84,7 @@ def measure(
     method: str,
     pictures: Iterable[tuple[Array, Array]],
     weights: str | PathLike[str] | None = None,
+    turns: int | None = None,
 ) -> Iterator[Measured]:
     """Denoise pictures one by one in a new process.
 
@@ -95,6 +97,8 @@ def measure(
         for when their turn has come.
     weights : path, optional
         What `model` loads; it takes the numbers of the pictures as they are.
+    turns : int, optional
+        As in `pydenoise.inference.denoise`, for the methods of this package; their own if omitted.
 
     Yields
     ------
@@ -127,7 +131,8 @@ def measure(
                     "there is"
                 ) from None
 
-        result("on loading", _begin, method, None if weights is None else Path(weights))
+        path = None if weights is None else Path(weights)
+        result("on loading", _begin, method, path, {} if turns is None else {"turns": turns})
         for noisy, clean in pictures:
             task = f"on a picture of {'x'.join(map(str, noisy.shape))}"
             denoised, seconds, peak_mb = result(task, _denoised, noisy, clean)
@@ -153,14 +158,14 @@ class _Worker(NamedTuple):
 _worker: _Worker
 
 
-def _begin(method: str, weights: Path | None) -> None:
+def _begin(method: str, weights: Path | None, terms: Terms) -> None:
     """Load a method, use it once, so that no picture pays for imports, and note the memory."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interrupt is told by the parent alone
     load = _LOADERS[method]
     tiny = np.random.default_rng(0).random((32, 32), dtype=np.float32)
-    load(weights, True)(tiny)
-    run = load(weights, False)
+    load(weights, terms, True)(tiny)
+    run = load(weights, terms, False)
     held = _peak() if _forget_peak() else None
     _worker = _Worker(run, _best_nonlocal_means if method == "nlm-best" else None, held)
 
@@ -176,7 +181,7 @@ def _denoised(noisy: Array, clean: Array) -> tuple[Array, float, float | None]:
     return denoised, seconds, None if peak is None or held is None else (peak - held) / 1e6
 
 
-def _classic(name: str, weights: Path | None, is_trial: bool) -> Denoise:
+def _classic(name: str, weights: Path | None, terms: Terms, is_trial: bool) -> Denoise:
     from pydenoise import classic
 
     run: Denoise = getattr(classic, name)
@@ -190,29 +195,29 @@ def _best_nonlocal_means(noisy: Array, clean: Array) -> Denoise:
     return lambda picture: classic.nonlocal_means(picture, h)
 
 
-def _builtin(weights: Path | None, is_trial: bool) -> Denoise:
+def _builtin(weights: Path | None, terms: Terms, is_trial: bool) -> Denoise:
     from pydenoise import builtin
     from pydenoise.data import Picture
 
-    return lambda noisy: builtin.denoise_pages(Picture.of(noisy)).array
+    return lambda noisy: builtin.denoise_pages(Picture.of(noisy), **terms).array
 
 
-def _zero_shot(recipe: str, weights: Path | None, is_trial: bool) -> Denoise:
+def _zero_shot(name: str, weights: Path | None, terms: Terms, is_trial: bool) -> Denoise:
     from pydenoise import zero_shot
     from pydenoise.data import Picture
 
-    terms = zero_shot.RECIPES[recipe]
-    terms = terms._replace(steps=1) if is_trial else terms
-    return lambda noisy: zero_shot.denoise_pages(Picture.of(noisy), recipe=terms).array
+    recipe = zero_shot.RECIPES[name]
+    recipe = recipe._replace(steps=1) if is_trial else recipe
+    return lambda noisy: zero_shot.denoise_pages(Picture.of(noisy), recipe=recipe, **terms).array
 
 
-def _model(weights: Path, is_trial: bool) -> Denoise:
+def _model(weights: Path, terms: Terms, is_trial: bool) -> Denoise:
     from pydenoise import inference
     from pydenoise.checkpoint import load_weights
     from pydenoise.data import to_array
 
     model = load_weights(weights)[0].eval()
-    return lambda noisy: to_array(inference.denoise(model, to_tensor(noisy)), noisy.dtype)
+    return lambda noisy: to_array(inference.denoise(model, to_tensor(noisy), **terms), noisy.dtype)
 
 
 _LOADERS: dict[str, Callable[..., Denoise]] = {

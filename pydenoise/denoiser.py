@@ -33,6 +33,7 @@ def denoise(
     axes: str | None = None,
     value_range: tuple[float, float] | None = None,
     strength: float = 1.0,
+    turns: int | None = None,
     max_bytes: int | None = None,
     device: torch.device | str | None = None,
     **zero_shot_terms: Any,
@@ -60,6 +61,9 @@ def denoise(
         or 0 and 1 for floating point; without one the percentiles of the picture.
     strength : float
         From 0, the noisy picture, to 1.
+    turns : int, optional
+        How many of a picture's eight turned and mirrored versions the result is the mean of, see
+        `pydenoise.inference.denoise`. If omitted: 1 for a model, 8 for the network that ships.
     max_bytes : int, optional
         What the network's layers may hold at a time, see `pydenoise.inference.denoise`.
     device : torch.device or str, optional
@@ -80,8 +84,8 @@ def denoise(
         For anything else, terms of zero-shot beside a model or another method, or a device beside
         a Module.
     ValueError
-        For methods, shapes, modes, axes, ranges and strengths that are none of the above; for a GPU
-        that is not there.
+        For methods, shapes, modes, axes, ranges, strengths and turns that are none of the above;
+        for a GPU that is not there.
 
     Examples
     --------
@@ -106,6 +110,8 @@ def denoise(
         "strength": strength,
         "max_bytes": max_bytes,
     }
+    if turns is not None:
+        terms["turns"] = turns
     if model is None and method == "auto":
         is_for_builtin = pages.colours in builtin.NETWORKS and not zero_shot_terms
         method = "builtin" if is_for_builtin else "zero-shot"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,7 @@ from pydenoise.data import Picture, to_array, to_tensor
 from pydenoise.data.gaps import filled, valid_pixels, warn_of_far_pixels
 from pydenoise.data.levels import levels
 from pydenoise.meter import Meter, Progress
-from pydenoise.nn import Module, no_backward
-from pydenoise.nn.containers import interior
+from pydenoise.nn import Module
 from pydenoise.tiles import Cut
 
 FAR_FROM_UNIT = 10
@@ -34,6 +32,7 @@ def denoise(
     model: Module,
     input: Tensor,
     *,
+    turns: int = 1,
     max_bytes: int | None = None,
     meter: Meter | None = None,
 ) -> Tensor:
@@ -46,6 +45,10 @@ def denoise(
         `predicts_noise` says so: it is taken from them.
     input : Tensor
         Floating point, (N, C, H, W), scaled so that 0 is black and 1 is white.
+    turns : int
+        1 to 8: how many of a picture's eight turned and mirrored versions go through, the result
+        being the mean of what is found, turned back (geometric self-ensemble). As many times the
+        work.
     max_bytes : int, optional
         What the layers' results may take at a time, beside `input` and output; 2 GiB if omitted.
     meter : Meter, optional
@@ -61,7 +64,7 @@ def denoise(
     TypeError, ValueError
         As `apply`.
     """
-    output = apply(model, input, max_bytes=max_bytes, meter=meter)
+    output = apply(model, input, turns=turns, max_bytes=max_bytes, meter=meter)
     return torch.sub(input, output, out=output) if model.predicts_noise else output
 
 
@@ -69,6 +72,7 @@ def apply(
     model: Module,
     input: Tensor,
     *,
+    turns: int = 1,
     max_bytes: int | None = None,
     meter: Meter | None = None,
 ) -> Tensor:
@@ -85,8 +89,8 @@ def apply(
         When `input` is not floating point.
     ValueError
         When `input` has not four dimensions, is an empty picture, or has channels that do not suit
-        the model; when `max_bytes` is given and does not hold the smallest tile, or the model
-        cannot be cut into tiles.
+        the model; when `turns` are not 1 to 8; when `max_bytes` is given and does not hold the
+        smallest tile, or the model cannot be cut into tiles.
 
     Notes
     -----
@@ -101,41 +105,36 @@ def apply(
 
     A gray picture goes through a model of three channels three times over and the channels are
     averaged; a colour picture goes through a model of one channel, channel by channel.
+
+    R. Timofte, R. Rothe, L. Van Gool, "Seven ways to improve example-based single image super
+    resolution", CVPR 2016, for the mean over turns.
     """
     if not input.is_floating_point():
         raise TypeError(
             f"denoise: input must be floating point on the scale 0 to 1, got {input.dtype}"
         )
-    plan = tiles.plan(model, input.shape, input[:0], max_bytes)
-    output = torch.empty_like(input)
-    if input.shape[1] == 3 and tiles.channels(model) == 1:
-        for to, channel in zip(output.split(1, 1), input.split(1, 1), strict=True):
-            _run(model, plan, to, channel, meter)
-    else:
-        _run(model, plan, output, input, meter)
-    return output
-
-
-def _run(
-    model: Module, plan: tiles.Tiling, output: Tensor, input: Tensor, meter: Meter | None
-) -> None:
-    pictures = range(0, len(input), plan.pictures)
-    with no_backward(), interior(model):
-        for rows, columns, start in product(plan.rows, plan.columns, pictures):
-            batch = slice(start, start + plan.pictures)
-            part = tiles.through(model, input[batch, :, rows.read, columns.read])
-            part = part[:, :, rows.inside, columns.inside]
-            to = output[batch, :, rows.kept, columns.kept]
-            if part.shape == to.shape:
-                to.copy_(part)
-            else:
-                torch.mean(part, 1, keepdim=True, out=to)
-            if meter is not None:
-                meter.add(to.numel())
+    check_turns(turns)
+    tiles.check_size(model, input.shape)
+    if turns == 1:
+        return tiles.run(model, input, max_bytes, meter)
+    height, width = input.shape[2:]
+    # before it is turned: what is added would else come before the first row, and a network's
+    # strides begin elsewhere than in a band that needs nothing added
+    rows, columns = (tiles.reflected(n, model.size_multiple, input.device) for n in (height, width))
+    even = input[:, :, rows[:, None], columns]
+    total = torch.zeros_like(even)
+    for turn in range(turns):
+        quarters, is_mirrored = turn // 2, turn % 2 == 1
+        turned = even.rot90(quarters, (2, 3))
+        turned = turned.flip(3) if is_mirrored else turned
+        found = tiles.run(model, turned.contiguous(), max_bytes, meter)
+        found = found.flip(3) if is_mirrored else found
+        total += found.rot90(-quarters, (2, 3))
+    return total[:, :, :height, :width].div(turns)
 
 
 def denoise_picture(
-    model: Module, picture: npt.NDArray[Any], *, max_bytes: int | None = None
+    model: Module, picture: npt.NDArray[Any], *, turns: int = 1, max_bytes: int | None = None
 ) -> npt.NDArray[Any]:
     """Take the noise out of one picture in the numbers of a file.
 
@@ -147,7 +146,7 @@ def denoise_picture(
         (H, W), or (H, W, C) with C = 1 gray, 2 gray and alpha, 3 colour, 4 colour and alpha.
         0 to 1 on the model's scale is its `value_range`; if it has none, the range of the dtype,
         and floating point is on that scale.
-    max_bytes : int, optional
+    turns, max_bytes
         As in `denoise`.
 
     Returns
@@ -164,7 +163,7 @@ def denoise_picture(
     ValueError
         When its shape is none of the above.
     """
-    return denoise_pages(model, Picture.of(picture), max_bytes=max_bytes).array
+    return denoise_pages(model, Picture.of(picture), turns=turns, max_bytes=max_bytes).array
 
 
 def denoise_pages(
@@ -173,6 +172,7 @@ def denoise_pages(
     *,
     value_range: tuple[float, float] | None = None,
     strength: float = 1.0,
+    turns: int = 1,
     max_bytes: int | None = None,
     progress: Progress | None = None,
 ) -> Picture:
@@ -188,6 +188,8 @@ def denoise_pages(
         As in `map_pages`; the model's own if omitted.
     strength : float
         As in `map_pages`.
+    turns : int
+        As in `denoise`.
     max_bytes : int, optional
         As in `denoise`. No more of a large page than a band of rows is there at a time as floating
         point numbers.
@@ -206,14 +208,27 @@ def denoise_pages(
         0..1, or whole numbers of more than 16 bits, and neither range is given; and as `map_pages`.
     """
     terms: dict[str, Any] = {"value_range": value_range, "strength": strength}
-    check_pages(model, picture, **terms, max_bytes=max_bytes)
-    colours = picture.samples[..., : picture.colours]
-    value_range = value_range or model.value_range
+    check_pages(model, picture, **terms, turns=turns, max_bytes=max_bytes)
+    terms["value_range"] = value_range or model.value_range
     if strength:
-        warn_of_far_pixels(colours, value_range)
-    meter = Meter(colours.size, progress)
+        warn_of_far_pixels(picture.samples[..., : picture.colours], terms["value_range"])
+    return run_pages(model, picture, **terms, turns=turns, max_bytes=max_bytes, progress=progress)
+
+
+def run_pages(
+    model: Module,
+    picture: Picture,
+    *,
+    value_range: tuple[float, float] | None,
+    strength: float,
+    turns: int,
+    max_bytes: int | None,
+    progress: Progress | None = None,
+) -> Picture:
+    """What `denoise_pages` does when it has checked and warned; the range is the one given."""
+    meter = Meter(turns * picture.samples[..., : picture.colours].size, progress)
     return map_pages(
-        partial(denoise, model, max_bytes=max_bytes, meter=meter),
+        partial(denoise, model, turns=turns, max_bytes=max_bytes, meter=meter),
         picture,
         value_range=value_range,
         strength=strength,
@@ -228,10 +243,12 @@ def check_pages(
     *,
     value_range: tuple[float, float] | None = None,
     strength: float = 1.0,
+    turns: int = 1,
     max_bytes: int | None = None,
 ) -> None:
     """Refuse, before any work, a picture or terms that `denoise_pages` says that it refuses."""
     check_terms(picture, value_range, strength)
+    check_turns(turns)
     check_tiles(model, picture, max_bytes)
     if value_range is None and model.value_range is None:
         _refuse_unknown_scale(picture)
@@ -325,6 +342,12 @@ def _refuse_unknown_scale(picture: Picture) -> None:
             f"denoise: the model takes numbers from 0 to 1, the picture holds numbers {found}; "
             "say which of them are black and white: value_range, --range LO HI"
         )
+
+
+def check_turns(turns: int) -> None:
+    """Refuse numbers of turns that `denoise` says that it refuses."""
+    if not 1 <= turns <= 8:
+        raise ValueError(f"denoise: turns must be from 1 to 8, got {turns}")
 
 
 def check_terms(picture: Picture, value_range: tuple[float, float] | None, strength: float) -> None:

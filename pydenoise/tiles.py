@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import product
 from math import lcm
 from typing import NamedTuple
 
@@ -15,7 +16,9 @@ import torch
 from torch import Tensor
 
 from pydenoise import memory
+from pydenoise.meter import Meter
 from pydenoise.nn import Conv2d, ConvTranspose2d, Module, no_backward
+from pydenoise.nn.containers import interior
 from pydenoise.nn.window import FAR, Window
 
 _MAX_BYTES = 2 << 30
@@ -182,12 +185,7 @@ def bands(model: Module, size: tuple[int, int]) -> Iterator[Cut]:
 
 def plan(model: Module, size: Sequence[int], like: Tensor, max_bytes: int | None) -> Tiling:
     """How pictures of a size (N, C, H, W), of the kind and place of a tensor, go through."""
-    size = tuple(size)
-    if len(size) != 4 or 0 in size[1:]:
-        raise ValueError(f"denoise: input must be (N, C, H, W) and hold pixels, got {size}")
-    taken = channels(model) or size[1]
-    if taken != size[1] and {taken, size[1]} != {1, 3}:
-        raise ValueError(f"denoise: the model takes pictures of {taken} channels, got {size}")
+    taken = check_size(model, size)
     pixels = _up(size[2], model.size_multiple) * _up(size[3], model.size_multiple)
     at_once = max(1, _PIXELS_AT_ONCE // pixels)
     whole = Tiling([Cut.whole(size[2])], [Cut.whole(size[3])], pixels, at_once)
@@ -212,6 +210,47 @@ def plan(model: Module, size: Sequence[int], like: Tensor, max_bytes: int | None
             f"{chosen.pixels} pixels; allow at least {chosen.pixels * each}"
         )
     return chosen._replace(pictures=max(1, in_cache // chosen.pixels))
+
+
+def run(
+    model: Module, input: Tensor, max_bytes: int | None = None, meter: Meter | None = None
+) -> Tensor:
+    """What a model makes of pictures (N, C, H, W), in tiles if they are large; new."""
+    tiled = plan(model, input.shape, input[:0], max_bytes)
+    output = torch.empty_like(input)
+    if input.shape[1] == 3 and channels(model) == 1:
+        for to, channel in zip(output.split(1, 1), input.split(1, 1), strict=True):
+            _run(model, tiled, to, channel, meter)
+    else:
+        _run(model, tiled, output, input, meter)
+    return output
+
+
+def _run(model: Module, tiled: Tiling, output: Tensor, input: Tensor, meter: Meter | None) -> None:
+    pictures = range(0, len(input), tiled.pictures)
+    with no_backward(), interior(model):
+        for rows, columns, start in product(tiled.rows, tiled.columns, pictures):
+            batch = slice(start, start + tiled.pictures)
+            part = through(model, input[batch, :, rows.read, columns.read])
+            part = part[:, :, rows.inside, columns.inside]
+            to = output[batch, :, rows.kept, columns.kept]
+            if part.shape == to.shape:
+                to.copy_(part)
+            else:
+                torch.mean(part, 1, keepdim=True, out=to)
+            if meter is not None:
+                meter.add(to.numel())
+
+
+def check_size(model: Module, size: Sequence[int]) -> int:
+    """Refuse sizes of pictures that do not suit a model; returns the channels that it takes."""
+    size = tuple(size)
+    if len(size) != 4 or 0 in size[1:]:
+        raise ValueError(f"denoise: input must be (N, C, H, W) and hold pixels, got {size}")
+    taken = channels(model) or size[1]
+    if taken != size[1] and {taken, size[1]} != {1, 3}:
+        raise ValueError(f"denoise: the model takes pictures of {taken} channels, got {size}")
+    return taken
 
 
 def _bytes_per_pixel(model: Module, channels: int, multiple: int, like: Tensor) -> int:

@@ -16,10 +16,10 @@ from pydenoise import models, nn, optim
 from pydenoise.data import Picture, generator, to_tensor
 from pydenoise.data.gaps import filled, valid_pixels
 from pydenoise.divergence import TrainingDiverged
-from pydenoise.inference import check_terms, check_tiles
+from pydenoise.inference import check_terms, check_tiles, check_turns, run_pages
 from pydenoise.meter import Progress
 from pydenoise.objectives import ZeroShot
-from pydenoise.subtraction import scale, subtract
+from pydenoise.scale import scale
 
 _FEWEST_STEPS = 150
 
@@ -89,6 +89,7 @@ def denoise_pages(
     per_page: bool = False,
     value_range: tuple[float, float] | None = None,
     strength: float = 1.0,
+    turns: int | None = None,
     max_bytes: int | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
@@ -108,6 +109,8 @@ def denoise_pages(
         all pages together if omitted. Nothing is clipped to them.
     strength : float
         As in `pydenoise.inference.map_pages`.
+    turns : int, optional
+        As in `pydenoise.inference.denoise`; the recipe's if omitted.
     max_bytes : int, optional
         What the layers may hold at a time in the last pass, see `pydenoise.inference.denoise`.
     seed : int
@@ -138,8 +141,14 @@ def denoise_pages(
         When the loss is not finite any more.
     """
     recipe = _recipe(recipe)
+    turns = recipe.turns if turns is None else turns
     check_pages(
-        picture, recipe=recipe, value_range=value_range, strength=strength, max_bytes=max_bytes
+        picture,
+        recipe=recipe,
+        value_range=value_range,
+        strength=strength,
+        turns=turns,
+        max_bytes=max_bytes,
     )
     value_range = scale(picture, value_range, strength)
     if value_range is None:
@@ -150,12 +159,12 @@ def denoise_pages(
         pages = Picture(picture.samples[part], picture.alpha)
         told = progress and _timed(progress, index, len(parts))
         network = fit(pages, value_range, recipe, seed=seed, device=device, progress=told)
-        denoised = subtract(
+        denoised = run_pages(
             network,
             pages,
             value_range=value_range,
-            turns=recipe.turns,
             strength=strength,
+            turns=turns,
             max_bytes=max_bytes,
         )
         output[part] = denoised.samples
@@ -168,10 +177,13 @@ def check_pages(
     recipe: str | Recipe = "fast",
     value_range: tuple[float, float] | None = None,
     strength: float = 1.0,
+    turns: int | None = None,
     max_bytes: int | None = None,
 ) -> None:
     """Refuse, before any work, a picture or terms that `denoise_pages` says that it refuses."""
     check_terms(picture, value_range, strength)
+    if turns is not None:
+        check_turns(turns)
     if max_bytes is not None:
         network = models.zero_shot(picture.colours, dilations=_recipe(recipe).dilations, seed=0)
         check_tiles(network, picture, max_bytes)

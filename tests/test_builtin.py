@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pydenoise import builtin, inference, nn, subtraction, tiles, zero_shot
+from pydenoise import builtin, inference, nn, scale, tiles, zero_shot
 from pydenoise.checkpoint import WeightsError, load_weights
 from pydenoise.data import Picture, to_tensor
 from pydenoise.ops import _library
@@ -61,7 +61,7 @@ def test_it_knows_more_than_one_picture_teaches() -> None:
 
 def test_the_noise_is_the_mean_over_eight_ways_to_turn_the_page() -> None:
     picture = squares(1)[0][:60, :52]
-    low, high = subtraction.percentiles(Picture.of(picture)) or (0, 0)
+    low, high = scale.percentiles(Picture.of(picture)) or (0, 0)
     network, page = load_weights(builtin.NETWORKS[1])[0], to_tensor(picture, (low, high))
     noise = torch.zeros_like(page)
     for quarters in range(4):
@@ -183,7 +183,7 @@ def test_a_constant_picture_stays(value: Any) -> None:
 
 def test_pages_of_a_stack_share_their_scale() -> None:
     pages = np.stack([squares(1)[0], 3 * squares(1)[0] + 1])
-    value_range = subtraction.percentiles(Picture(pages))
+    value_range = scale.percentiles(Picture(pages))
     found = builtin.denoise_pages(Picture(pages)).samples
     for before, page in zip(pages, found, strict=True):
         alone = builtin.denoise_pages(Picture(before[None]), value_range=value_range)

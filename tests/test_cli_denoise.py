@@ -14,8 +14,10 @@ from scipy.ndimage import gaussian_filter
 from terminal import picture
 
 from pydenoise import builtin
+from pydenoise.checkpoint import load_weights
 from pydenoise.cli.progress import Batch
 from pydenoise.data import read, read_picture, write
+from pydenoise.inference import denoise_picture
 from pydenoise.metrics import psnr_per_image, ssim
 
 # --- the method ---------------------------------------------------------------------------------
@@ -158,6 +160,27 @@ def test_options_of_a_model_go_through(
     assert torch.get_num_threads() == before
     result = run("denoise", folder / "1.png", "-m", weights, "--json").json()
     assert (result["method"], result["reason"]) == ("model", f"since one is given: {weights}")
+
+
+@pytest.mark.parametrize("way", ["builtin", "zero-shot", "model"])
+def test_turns_go_through(
+    run: Any, folder: Path, weights: Path, calls: list[dict[str, Any]], way: str
+) -> None:
+    words = ("denoise", folder / "0.png", "--method", way, *(["-m", weights] * (way == "model")))
+    assert run(*words, "--turns", "2").code == 0
+    assert calls[0]["turns"] == 2
+    for turns, bound in (("0", "equal to 1"), ("9", "equal to 8")):
+        run(*words, "--turns", turns).refusal("--turns", bound)
+
+
+def test_a_model_with_turns(run: Any, folder: Path, weights: Path, tmp_path: Path) -> None:
+    words = ("denoise", folder / "0.png", "-m", weights, "-o")
+    for turns in (1, 8):
+        assert run(*words, tmp_path / f"{turns}.png", "--turns", turns).code == 0
+        model = load_weights(weights)[0]
+        expected = denoise_picture(model, read(folder / "0.png"), turns=turns)
+        np.testing.assert_array_equal(read(tmp_path / f"{turns}.png"), expected)
+    assert (read(tmp_path / "1.png") != read(tmp_path / "8.png")).any()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -62,18 +62,21 @@ def test_an_oracle_knows_the_clean_picture() -> None:
         assert best.psnr >= comparison.score(classic.nonlocal_means(noisy), clean)[0]
 
 
-def test_a_model_is_loaded_there(weights: Path) -> None:
+@pytest.mark.parametrize("terms", [{}, {"turns": 8}])
+def test_a_model_is_loaded_there(weights: Path, terms: Any) -> None:
     noisy, clean = scene()
-    (measured,) = comparison.measure("model", [(noisy, clean)], weights)
+    (measured,) = comparison.measure("model", [(noisy, clean)], weights, **terms)
     model = checkpoint.load_weights(weights)[0]
-    found = to_array(inference.denoise(model, to_tensor(noisy)), np.float32)
+    found = to_array(inference.denoise(model, to_tensor(noisy), **terms), np.float32)
     assert measured[:2] == comparison.score(found, clean)
 
 
-def test_the_networks_that_ship_are_used_there() -> None:
+@pytest.mark.parametrize("terms", [{}, {"turns": 1}])
+def test_the_networks_that_ship_are_used_there(terms: Any) -> None:
     scenes = [scene(), scene(40, 41, 1)]
-    for (noisy, clean), measured in zip(scenes, comparison.measure("builtin", scenes), strict=True):
-        found = builtin.denoise_pages(Picture.of(noisy)).array
+    measures = comparison.measure("builtin", scenes, **terms)
+    for (noisy, clean), measured in zip(scenes, measures, strict=True):
+        found = builtin.denoise_pages(Picture.of(noisy), **terms).array
         assert measured[:2] == comparison.score(found, clean)
         assert measured.psnr > comparison.score(noisy, clean)[0] + 1
 
@@ -102,12 +105,12 @@ def test_a_peak_that_cannot_begin_anew_is_none(
     monkeypatch.setattr(comparison, "_PROCESS", tmp_path)
     monkeypatch.setattr(comparison.signal, "signal", lambda *arguments: None)
     monkeypatch.setattr(comparison, "_worker", None, raising=False)
-    comparison._begin("tv", None)
+    comparison._begin("tv", None, {})
     assert comparison._denoised(*scene())[2] == 0
     (tmp_path / "clear_refs").unlink()
     (tmp_path / "clear_refs").mkdir()  # not to be written, even by root
     assert comparison._denoised(*scene())[2] is None
-    comparison._begin("tv", None)
+    comparison._begin("tv", None, {})
     assert comparison._denoised(*scene())[2] is None
 
 

@@ -75,6 +75,13 @@ def test_numbers_on_no_known_scale_are_refused(model: nn.Module, dtype: str) -> 
     assert denoise(array, model, value_range=(0, 255)).dtype == array.dtype
 
 
+def test_turns_of_a_model(model: nn.Module) -> None:
+    array = numbers((20, 24, 3), np.uint8)
+    found = denoise(array, model, turns=8)
+    np.testing.assert_array_equal(found, denoise_picture(model, array, turns=8))
+    np.testing.assert_array_equal(Denoiser(model).denoise(array, turns=8), found)
+
+
 def test_memory_may_be_bounded(model: nn.Module) -> None:
     array = numbers((100, 90, 3), np.uint8)
     np.testing.assert_array_equal(denoise(array, model, max_bytes=10**6), denoise(array, model))
@@ -171,6 +178,9 @@ def test_without_a_model_the_method_follows_from_the_picture(
             np.testing.assert_array_equal(denoise(array, **terms), ships)
         for terms in ({"method": "zero-shot"}, {"recipe": "fast"}, {"seed": 0}):
             np.testing.assert_array_equal(denoise(array, **terms), learned)
+        for method, own, other, found in (("builtin", 8, 1, ships), ("zero-shot", 1, 8, learned)):
+            np.testing.assert_array_equal(denoise(array, method=method, turns=own), found)
+            assert (denoise(array, method=method, turns=other) != found).any()
     picture = data.Picture(numbers((1, 20, 24, 5), np.uint8))
     learned = denoise(picture, method="zero-shot").samples
     np.testing.assert_array_equal(denoise(picture).samples, learned)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
 import pydenoise
-from pydenoise import models, subtraction
+from pydenoise import models, scale
 from pydenoise.data import Picture
 from pydenoise.data.gaps import filled, valid_pixels
 
@@ -78,9 +78,9 @@ def test_more_hot_pixels_than_the_percentiles_leave_out_set_no_scale_either() ->
     random = np.random.default_rng(5)
     noisy, _ = scene(np.uint16)
     spoilt = np.tile(noisy, (3, 3))
-    plain = subtraction.percentiles(Picture.of(spoilt)) or (0, 0)
+    plain = scale.percentiles(Picture.of(spoilt)) or (0, 0)
     spoilt[random.random(spoilt.shape) < 0.004] = 65_000
-    low, high = subtraction.percentiles(Picture.of(spoilt)) or (0, 0)
+    low, high = scale.percentiles(Picture.of(spoilt)) or (0, 0)
     assert low == pytest.approx(plain[0], abs=20)
     assert high == pytest.approx(plain[1], abs=20)
 
@@ -122,7 +122,7 @@ def one_page_in_a_flash(random: np.random.Generator) -> NDArray[Any]:
 def test_what_is_rare_and_bright_belongs_to_the_picture(draw: Any) -> None:
     array = draw(np.random.default_rng(0))
     pages = array[:, :, :, None] if array.ndim == 3 else array[None, :, :, None]
-    found = subtraction.percentiles(Picture(pages))
+    found = scale.percentiles(Picture(pages))
     assert found == tuple(np.percentile(array, (0.1, 99.9)))
     assert all(valid_pixels(page, found) is None for page in pages)
 
@@ -137,7 +137,7 @@ def test_noise_of_every_kind_belongs_to_the_picture(noise: str) -> None:
         "gaussian": lambda: random.normal(0, 1, shape),
         "salt": lambda: random.choice([0, 255], shape).astype(np.uint8),
     }[noise]()
-    found = subtraction.percentiles(Picture(pages))
+    found = scale.percentiles(Picture(pages))
     assert found == tuple(np.percentile(pages, (0.1, 99.9)))
     assert valid_pixels(pages[0], found) is None
 
@@ -173,7 +173,7 @@ def test_without_a_range_floating_point_is_on_the_scale_of_0_to_1() -> None:
 def test_pages_of_one_value_and_a_few_others() -> None:
     pages = np.zeros((1, 64, 64, 1), np.uint16)
     pages[0, 30, 31] = 9000
-    assert subtraction.percentiles(Picture(pages)) == (0, 9000), "nobody knows how far is far"
+    assert scale.percentiles(Picture(pages)) == (0, 9000), "nobody knows how far is far"
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.01, 0.999))

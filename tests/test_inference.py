@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pydenoise import builtin, metrics, models, nn
+from pydenoise import builtin, metrics, models, nn, zero_shot
 from pydenoise.data import Picture
 from pydenoise.inference import denoise, denoise_pages, denoise_picture, evaluate
 
@@ -119,8 +119,9 @@ def test_nothing_is_kept_and_the_input_stays(autoencoder: nn.Sequential) -> None
 def test_bad_input_is_named(
     autoencoder: nn.Sequential, input: Tensor, error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(error, match=message):
-        denoise(autoencoder, input)
+    for turns in (1, 8):
+        with pytest.raises(error, match=message):
+            denoise(autoencoder, input, turns=turns)
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 2), (5, 7, 3), (5, 7, 4)])
@@ -203,7 +204,8 @@ def test_what_is_no_number_stays_so(autoencoder: nn.Sequential) -> None:
     np.testing.assert_array_equal(denoised, expected)
 
 
-def test_a_model_that_gives_no_numbers_is_blamed(autoencoder: nn.Sequential) -> None:
+def test_a_model_that_gives_no_numbers_is_blamed() -> None:
+    autoencoder = models.autoencoder((6, 8), seed=3)
     for parameter in autoencoder.parameters():
         parameter.data.mul_(1e30)
     for dtype in (np.uint8, np.float32):
@@ -220,11 +222,17 @@ def test_a_model_that_gives_no_numbers_is_blamed(autoencoder: nn.Sequential) -> 
         ({"value_range": (float("nan"), 1)}, "two rising numbers"),
         ({"strength": 1.5}, "from 0 to 1, got 1.5"),
         ({"strength": float("nan")}, "from 0 to 1, got nan"),
+        ({"turns": 0}, "turns must be from 1 to 8, got 0"),
+        ({"turns": 9}, "turns must be from 1 to 8, got 9"),
     ],
 )
 def test_bad_terms_are_refused(autoencoder: nn.Sequential, terms: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         denoise_pages(autoencoder, Picture.of(np.zeros((4, 4, 3))), **terms)
+    if "turns" in terms:
+        for run in (builtin.denoise_pages, zero_shot.denoise_pages):
+            with pytest.raises(ValueError, match=message):
+                run(Picture.of(np.zeros((4, 4, 3))), **terms)
 
 
 @pytest.mark.parametrize(
@@ -241,6 +249,57 @@ def test_bad_pictures_are_refused(
 ) -> None:
     with pytest.raises(error):
         denoise_picture(autoencoder, picture)
+
+
+def turned(picture: Tensor, turn: int) -> Tensor:
+    """One of the eight versions: a quarter turn more with every second, mirrored every second."""
+    turns = picture.rot90(turn // 2, (2, 3))
+    return (turns.flip(3) if turn % 2 else turns).contiguous()
+
+
+def turned_back(picture: Tensor, turn: int) -> Tensor:
+    return (picture.flip(3) if turn % 2 else picture).rot90(-(turn // 2), (2, 3))
+
+
+@pytest.mark.parametrize("turns", [1, 2, 5, 8])
+@pytest.mark.parametrize("size", [(2, 3, 12, 20), (1, 1, 16, 8)])
+@pytest.mark.parametrize("predicts_noise", [False, True])
+def test_the_result_is_the_mean_over_turns(
+    turns: int, size: tuple[int, ...], predicts_noise: bool
+) -> None:
+    model, picture = models.autoencoder((6, 8), seed=3), torch.rand(size)
+    model.predicts_noise = predicts_noise
+    each = [turned_back(denoise(model, turned(picture, turn)), turn) for turn in range(turns)]
+    torch.testing.assert_close(
+        denoise(model, picture, turns=turns), torch.stack(each).mean(0), rtol=0, atol=1e-6
+    )
+    assert not torch.equal(each[0], each[-1]) or turns == 1
+
+
+def test_a_picture_is_continued_before_it_is_turned() -> None:
+    """Always beyond its last row and column, so that the network's strides begin at its first."""
+    model, picture = Seen(4), torch.rand(1, 1, 6, 9)
+    torch.testing.assert_close(denoise(model, picture, turns=8), picture, rtol=0, atol=1e-6)
+    even = np.pad(picture.numpy(), [(0, 0), (0, 0), (0, 2), (0, 3)], mode="reflect")
+    for turn, seen in enumerate(model.inputs):
+        np.testing.assert_array_equal(turned_back(seen, turn).numpy(), even)
+    assert len(model.inputs) == 8
+
+
+def test_turns_of_a_picture_in_tiles_are_those_of_the_whole(autoencoder: nn.Sequential) -> None:
+    picture = torch.rand(1, 3, 120, 100)
+    whole = denoise(autoencoder, picture, turns=8)
+    assert torch.equal(denoise(autoencoder, picture, turns=8, max_bytes=2**21), whole)
+
+
+def test_pages_are_turned(autoencoder: nn.Sequential) -> None:
+    pages = Picture(np.random.default_rng(0).random((2, 9, 14, 3), np.float32))
+    found = denoise_pages(autoencoder, pages, turns=8).samples
+    input = torch.from_numpy(pages.samples).movedim(3, 1)
+    expected = denoise(autoencoder, input, turns=8).movedim(1, 3)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-6)
+    first = denoise_picture(autoencoder, pages.samples[0], turns=8)
+    np.testing.assert_array_equal(first, found[0])
 
 
 def test_evaluate_measures_the_output() -> None:

@@ -30,11 +30,13 @@ class Counted:
         self.asked: list[str] = []
         self.stop_after: int | None = None
 
-    def __call__(self, method: str, pictures: Any, weights: Any = None) -> Iterator[Any]:
+    def __call__(
+        self, method: str, pictures: Any, weights: Any = None, turns: int | None = None
+    ) -> Iterator[Any]:
         for noisy, clean in pictures:
             if len(self.asked) == self.stop_after:
                 raise KeyboardInterrupt
-            self.asked.append(method)
+            self.asked.append(method if turns is None else f"{method} {turns}")
             psnr, ssim = comparison.score(noisy, clean)
             yield comparison.Measured(psnr + 1, ssim, float(len(self.asked)), 5.0)
 
@@ -141,6 +143,23 @@ def test_a_model_is_known_by_its_weights(
     counted.asked.clear()
     assert f"| {weights.parent.name}/w.safetensors |" in bench(*words)
     assert counted.asked == ["model"] * 3
+
+
+def test_turns_are_a_contender_of_their_own(
+    bench: Any, folder: Path, weights: Path, counted: Counted
+) -> None:
+    words = (folder, "--noise", "gauss:25", "--methods", "builtin")
+    bench(*words, "tv")
+    counted.asked.clear()
+    table = bench(*words, "--models", weights, "--turns", "1", "--others")
+    assert counted.asked == ["builtin 1"] * 3 + ["model 1"] * 3
+    rows = [row.split("|")[1].strip() for row in table.splitlines() if row.startswith("| ")]
+    of_model = f"{weights.parent.name}/w.safetensors, turns: 1"
+    assert [
+        *("noisy", "built-in network", "built-in network, turns: 1", "total variation", of_model)
+    ] == rows[-5:]
+    with pytest.raises(SystemExit):
+        bench(*words, "tv", "--turns", "1")
 
 
 def test_the_table_holds_the_means(

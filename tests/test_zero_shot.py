@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pydenoise import models, nn, optim, subtraction, tiles, zero_shot
+from pydenoise import models, nn, optim, scale, tiles, zero_shot
 from pydenoise.data import Picture
 from pydenoise.data.levels import levels
 from pydenoise.objectives import ZeroShot, pair_downsample
@@ -224,14 +224,14 @@ def test_one_channel_of_a_large_picture_is_enough() -> None:
 def test_a_few_stars_in_the_dark_have_a_range() -> None:
     picture = np.zeros((64, 64), np.uint16)
     picture[30, 31] = 9000
-    assert subtraction.percentiles(Picture.of(picture)) == (0, 9000)
+    assert scale.percentiles(Picture.of(picture)) == (0, 9000)
 
 
 def test_percentiles_are_those_of_the_colours() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (50, 60, 4), dtype=np.uint8)
     picture[..., 3] = 255
     expected = np.percentile(picture[..., :3], (0.1, 99.9))
-    assert subtraction.percentiles(Picture.of(picture)) == tuple(expected)
+    assert scale.percentiles(Picture.of(picture)) == tuple(expected)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 2), (3, 5), (33, 7), (65, 66, 3)])
@@ -256,7 +256,7 @@ def test_a_stack_shares_a_network_unless_told() -> None:
     told.clear()
     alone = zero_shot.denoise_pages(Picture(pages), recipe=SHORT, per_page=True, progress=note)
     assert told == [(step, 30) for step in range(1, 31)]
-    value_range = subtraction.percentiles(Picture(pages))
+    value_range = scale.percentiles(Picture(pages))
     for page, before in zip(alone.samples, pages, strict=True):
         expected = zero_shot.denoise_pages(
             Picture(before[None]), recipe=SHORT, value_range=value_range

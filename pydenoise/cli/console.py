@@ -21,6 +21,16 @@ from pydenoise.launch import launched
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
 Seed = Annotated[int, typer.Option(min=0, help="Fixes every random choice.")]
+Turns = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=8,
+        help="Of a picture's eight turned and mirrored versions, so many go through, and the "
+        "result is their mean: better with each, and as many times slower; 8 for builtin, 1 for a "
+        "model, the recipe's for zero-shot.",
+    ),
+]
 Weights = Annotated[
     Path | None,
     typer.Option(

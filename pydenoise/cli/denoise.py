@@ -16,6 +16,7 @@ from pydenoise.cli.console import (
     Failures,
     Json,
     Overwrite,
+    Turns,
     Weights,
     check_range,
     each_for_itself,
@@ -81,6 +82,7 @@ def denoise(
     strength: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the noise found to take out.")
     ] = 1.0,
+    turns: Turns = None,
     value_range: Annotated[
         tuple[float, float] | None,
         typer.Option(
@@ -169,7 +171,10 @@ def denoise(
     _check_usage(target, value_range)
     own = own_part(part, workers)
     share = None if max_mem is None else max_mem // workers
-    wishes = Wishes(method, model, recipe, per_page, seed, value_range, strength, share, device)
+    wishes = Wishes(
+        *(method, model, recipe, per_page, seed),
+        *(value_range, strength, turns, share, device),
+    )
     way = chosen(wishes)
     failures = Failures(keep_going)
     with each_for_itself():

@@ -14,6 +14,7 @@ from pydenoise.cli.console import (
     NOISE_FORMS,
     Json,
     Seed,
+    Turns,
     Weights,
     check_range,
     print_json,
@@ -67,6 +68,7 @@ def evaluate(
             "if omitted, or the range of their dtype; needed for floating point beyond 0 to 1.",
         ),
     ] = None,
+    turns: Turns = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -81,20 +83,27 @@ def evaluate(
     if value_range is None:
         _refuse_unknown_range(pictures)
     if methods:
-        _compare(chosen, model, pictures, about, as_json)
+        _compare(chosen, model, turns, pictures, about, as_json)
     else:
         assert model is not None and trained is not None
-        _measure_weights(str(model), trained, pictures, about, as_json)
+        _measure_weights(str(model), trained, turns or 1, pictures, about, as_json)
 
 
 def _measure_weights(
-    name: str, trained: Module, pictures: list[NoisyAndClean], about: str, as_json: bool
+    name: str,
+    trained: Module,
+    turns: int,
+    pictures: list[NoisyAndClean],
+    about: str,
+    as_json: bool,
 ) -> None:
     from pydenoise.inference import denoise
     from pydenoise.metrics import Scene, compare
 
     began = time.perf_counter()
-    scenes = [Scene(noisy, denoise(trained, noisy), clean) for noisy, clean in pictures]
+    scenes = [
+        Scene(noisy, denoise(trained, noisy, turns=turns), clean) for noisy, clean in pictures
+    ]
     seconds = time.perf_counter() - began
     measures = compare(scenes)
     speed = measures["pictures"] / seconds
@@ -107,7 +116,12 @@ def _measure_weights(
 
 
 def _compare(
-    methods: list[str], model: Path | None, pictures: list[NoisyAndClean], about: str, as_json: bool
+    methods: list[str],
+    model: Path | None,
+    turns: int | None,
+    pictures: list[NoisyAndClean],
+    about: str,
+    as_json: bool,
 ) -> None:
     """A table with a row for each method, and one for the noisy pictures."""
     import torch
@@ -127,7 +141,7 @@ def _compare(
             say(f"{method}: {reason}")
             found[method] = {"missing": reason}
         else:
-            measured = comparison.measure(method, scenes, model)
+            measured = comparison.measure(method, scenes, model, turns)
             found[method] = _means(list(_telling(method, len(scenes), measured)))
     threads = torch.get_num_threads()
     if as_json:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import typer
 
@@ -69,6 +69,7 @@ class Wishes:
     seed: int | None
     value_range: tuple[float, float] | None
     strength: float
+    turns: int | None
     max_bytes: int | None
     device: Device
 
@@ -82,6 +83,16 @@ class Wishes:
             As `pydenoise.cli.machine.place`.
         """
         return place(Device.CPU if self.device is Device.AUTO else self.device)
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """Of every method; without turns where the method shall say how many."""
+        terms: dict[str, Any] = {
+            "value_range": self.value_range,
+            "strength": self.strength,
+            "max_bytes": self.max_bytes,
+        }
+        return terms if self.turns is None else {**terms, "turns": self.turns}
 
     @property
     def of_zero_shot(self) -> dict[str, object]:
@@ -123,23 +134,10 @@ def _by_model(wishes: Wishes) -> tuple[Check, Denoise]:
     trained = load_weights(wishes.model)[0].to(wishes.place)
 
     def check(picture: Picture) -> None:
-        check_pages(
-            trained,
-            picture,
-            value_range=wishes.value_range,
-            strength=wishes.strength,
-            max_bytes=wishes.max_bytes,
-        )
+        check_pages(trained, picture, **wishes.terms)
 
     def denoise(picture: Picture, progress: Watcher) -> Picture:
-        return denoise_pages(
-            trained,
-            picture,
-            value_range=wishes.value_range,
-            strength=wishes.strength,
-            max_bytes=wishes.max_bytes,
-            progress=progress,
-        )
+        return denoise_pages(trained, picture, **wishes.terms, progress=progress)
 
     return check, denoise
 
@@ -158,14 +156,7 @@ def _by_builtin(wishes: Wishes) -> tuple[Check, Denoise]:
         check_tiles(network_for(picture, device), picture, wishes.max_bytes)
 
     def denoise(picture: Picture, progress: Watcher) -> Picture:
-        return denoise_pages(
-            picture,
-            value_range=wishes.value_range,
-            strength=wishes.strength,
-            max_bytes=wishes.max_bytes,
-            device=device,
-            progress=progress,
-        )
+        return denoise_pages(picture, **wishes.terms, device=device, progress=progress)
 
     return check, denoise
 
@@ -180,22 +171,14 @@ def _by_zero_shot(wishes: Wishes) -> tuple[Check, Denoise]:
     device, recipe = wishes.place, (wishes.recipe or Recipe.FAST).value
 
     def check(picture: Picture) -> None:
-        check_pages(
-            picture,
-            recipe=recipe,
-            value_range=wishes.value_range,
-            strength=wishes.strength,
-            max_bytes=wishes.max_bytes,
-        )
+        check_pages(picture, recipe=recipe, **wishes.terms)
 
     def denoise(picture: Picture, progress: Watcher) -> Picture:
         return denoise_pages(
             picture,
+            **wishes.terms,
             recipe=recipe,
-            max_bytes=wishes.max_bytes,
             per_page=wishes.per_page,
-            value_range=wishes.value_range,
-            strength=wishes.strength,
             seed=wishes.seed or 0,
             device=device,
             progress=progress,
