@@ -146,11 +146,12 @@ def measured(
     return {title: found[title] for title in sorted(found, key=place)}
 
 
-def place(title: str) -> tuple[int, bool]:
-    """Rows stand in the order of `comparison.METHODS`, with turns behind, then models."""
+def place(title: str) -> tuple[int, bool, str]:
+    """Rows stand in the order of `comparison.METHODS`, with turns behind, then models by name."""
     names = list(comparison.METHODS.values())
     known = [name for name in names if title.startswith(name)]
-    return names.index(max(known, key=len)) if known else len(names), title not in names
+    number = names.index(max(known, key=len)) if known else len(names)
+    return number, title not in names, title
 
 
 def noisy_figures(scenes: Sequence[Scene]) -> list[dict[str, Any]]:
