@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pydenoise.cli import machine, networks, sources
+from pydenoise.cli import machine, networks, results, sources
 from pydenoise.cli.console import (
     NOISE_FORMS,
     Json,
@@ -28,14 +27,13 @@ from pydenoise.cli.console import (
 from pydenoise.cli.machine import Device, Threads
 from pydenoise.cli.networks import LossName, NetworkName, ObjectiveName, OptimizerName, ScheduleName
 from pydenoise.cli.progress import watching
+from pydenoise.cli.results import CHECKPOINTS, LOG
 from pydenoise.cli.signals import stoppable
 from pydenoise.launch import launched
 
 if TYPE_CHECKING:
     from pydenoise.checkpoint import Checkpoints
     from pydenoise.distributed import Ranks
-
-WEIGHTS, LOG, CURVE, CHECKPOINTS = "model.safetensors", "log.jsonl", "curve.png", "checkpoints"
 
 _SHARDS = 8
 
@@ -237,8 +235,8 @@ def train(
 
     if launched() is not None:  # when a rank dies, the others' words are enough
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from pydenoise import distributed, metrics, report, training
-    from pydenoise.checkpoint import Checkpoints, save_weights
+    from pydenoise import distributed, training
+    from pydenoise.checkpoint import Checkpoints
     from pydenoise.cli import learned
     from pydenoise.data import Augmented, parse
 
@@ -249,7 +247,7 @@ def train(
         if ranks.has_begun:  # torchrun says the words of the first start once more
             resume, overwrite = True, False
         if ranks.is_first:
-            _refuse_filled(out, overwrite, resume)
+            results.refuse_filled(out, overwrite, resume)
         cut = sources.Cut(crop, pairs_count, seed)
 
         def is_lazy(folder: Path) -> bool:
@@ -309,28 +307,10 @@ def train(
                 raise typer.Exit(stop.exit_code) from None
             if not ranks.is_first:
                 return
-            origin = {"origin": model.origin} if model.origin else {}
-            trained_on, replaces = json.dumps(source.describe() | origin), overwrite or resume
-            save_weights(out / WEIGHTS, model, trained_on=trained_on, overwrite=replaces)
-            best = checkpoints.best()
-            if best is not None and best[0] < result.history[-1]["step"]:
-                say(f"best on the pictures held out: {best[1]:.2f} dB, {checkpoints.path(best[0])}")
-            noisy = metrics.psnr_per_image(*measured_on) if measured_on else None
-            noisy_global = metrics.psnr_global(*measured_on) if measured_on else None
-            report.learning_curve(out / CURVE, result.history, noisy_psnr=noisy, overwrite=replaces)
-    summary = {
-        "psnr_noisy": noisy,
-        "psnr_denoised": result.final.get("psnr_per_image"),
-        "psnr_noisy_global": noisy_global,
-        "psnr_denoised_global": result.final.get("psnr_global"),
-        "loss": result.history[-1]["loss"],
-        "train_pairs": result.pictures,
-        "train_seconds": result.seconds,
-        "pictures_per_second": result.pictures_per_second,
-        "weights": str(out / WEIGHTS),
-        "log": str(out / LOG),
-        "curve": str(out / CURVE),
-    }
+            summary = results.write(
+                *(out, model, result, source, measured_on, checkpoints),
+                overwrite=overwrite or resume,
+            )
     if as_json:
         print_json(summary)
     else:
@@ -378,16 +358,3 @@ def _resuming(words: list[str]) -> str:
     kept.insert(kept.index("train") + 1, "--resume")  # not behind a "--"
     program = "pydenoise" if launched() is None else "torchrun ... -m pydenoise"
     return f"{program} {shlex.join(kept)}"
-
-
-def _refuse_filled(out: Path, overwrite: bool, resume: bool) -> None:
-    from pydenoise.checkpoint import Checkpoints
-
-    is_run = resume and not Checkpoints(out / CHECKPOINTS).is_empty()
-    is_begun = resume and not ((out / LOG).is_file() and (out / LOG).stat().st_size)
-    begun = {LOG, CHECKPOINTS} if is_begun else set()  # by a run that came to no checkpoint
-    names = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
-    if names - begun and not (overwrite or is_run):
-        raise FileExistsError(f"{out}: holds files; name another folder or pass --overwrite")
-    if out.exists() and not out.is_dir():
-        raise NotADirectoryError(f"{out}: is a file; name a folder for the result")
