@@ -12,8 +12,9 @@ captures.
 Each figure is kept in bench/results/quality.json when it is measured; a run that was stopped goes
 on where it was. What is kept holds for the same noisy picture and the same code of the method;
 `--methods builtin --others` measures one method, and takes of all others what is kept, whatever has
-changed since: the commits beside the table say when that was. At the end RESULTS.md gets the table,
-README.md its means, and bench/results the plot.
+changed since: the commits beside the table say when that was; `--methods` without names measures
+`--models` alone. With `--turns N` what is measured has a row of its own. At the end RESULTS.md gets
+the table, README.md its means, and bench/results the plot.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import Any, TypeVar
 import numpy as np
 import tables
 from matplotlib.figure import Figure
-from quality_cache import OWN, Cache, Contender, Scene
+from quality_cache import Cache, Contender, Scene
 
 from pydenoise import benchmark, comparison, data
 
@@ -149,9 +150,8 @@ def measured(
 def place(title: str) -> tuple[int, bool, str]:
     """Rows stand in the order of `comparison.METHODS`, with turns behind, then models by name."""
     names = list(comparison.METHODS.values())
-    known = [name for name in names if title.startswith(name)]
-    number = names.index(max(known, key=len)) if known else len(names)
-    return number, title not in names, title
+    name = title.split(", turns: ")[0]
+    return names.index(name) if name in names else len(names), title not in names, title
 
 
 def noisy_figures(scenes: Sequence[Scene]) -> list[dict[str, Any]]:
@@ -354,19 +354,24 @@ def main() -> None:
         "--others", action="store_true", help="also show what is kept of others, as it is"
     )
     parser.add_argument("--models", type=Path, nargs="+", default=[], metavar="WEIGHTS")
-    parser.add_argument("--turns", type=int, help="of a picture, for all that is measured")
+    parser.add_argument(
+        "--turns", type=int, choices=range(1, 9), help="of a picture, for all that is measured"
+    )
     parser.add_argument("--noise", nargs="+", default=NOISES)
     parser.add_argument("--first", type=int, help="pictures to stop after")
     parser.add_argument("--results", type=Path, default=tables.RESULTS)
     options = parser.parse_args()
     if options.recipes and options.others:
         parser.error("--recipes compares two methods; --others has no place there")
-    if options.turns and (options.methods is None or not {*options.methods} <= {*OWN}):
-        parser.error(f"--turns is for --methods of {', '.join(OWN)}, and for --models")
+    usual = RECIPES if options.recipes else REAL if options.real else names
+    methods = usual if options.methods is None else options.methods
+    if not (methods or options.models or options.others):
+        parser.error("--methods without names needs --models or --others")
+    if options.turns is not None and (options.recipes or {*methods} - {*comparison.WITH_TURNS}):
+        others = ", ".join(name for name in methods if name not in comparison.WITH_TURNS)
+        parser.error(f"--turns is not for {others or '--recipes'}; name others with --methods")
     options.results.mkdir(parents=True, exist_ok=True)
     cache = Cache(options.results / "quality.json")
-    usual = REAL if options.real else names
-    methods = usual if options.methods is None else options.methods
     contenders = [Contender(name, None, options.turns) for name in methods]
     contenders += [Contender("model", path, options.turns) for path in options.models]
     if options.recipes:

@@ -20,7 +20,8 @@ from pydenoise import comparison
 from pydenoise.atomic import new_file
 
 PACKAGE = tables.ROOT / "pydenoise"
-_SCALED = ("scale.py", "data/levels.py", "data/gaps.py", "inference.py", "tiles.py")
+_MODEL = ("inference.py", "tiles.py")
+_SCALED = ("scale.py", "data/levels.py", "data/gaps.py", *_MODEL)
 BUILTIN = (
     "builtin.py",
     "weights/gray.safetensors",
@@ -37,7 +38,7 @@ ZERO_SHOT = (
 )
 CLASSIC = ("classic.py",)
 _BETWEEN = " | "
-OWN = {"builtin": BUILTIN, "zero-shot": ZERO_SHOT, "zero-shot-paper": ZERO_SHOT}
+_OWN = {"builtin": BUILTIN, "zero-shot": ZERO_SHOT, "zero-shot-paper": ZERO_SHOT}
 
 
 class Scene(NamedTuple):
@@ -71,10 +72,12 @@ class Contender(NamedTuple):
         digest = hashlib.sha256(f"{self.method}{turns}".encode())
         if self.weights:
             digest.update(self.weights.read_bytes())
+            for name in _MODEL:
+                digest.update((PACKAGE / name).read_bytes())
             return digest.digest()
-        for name in OWN.get(self.method, CLASSIC):
+        for name in _OWN.get(self.method, CLASSIC):
             digest.update((PACKAGE / name).read_bytes())
-        if self.method not in OWN:
+        if self.method not in _OWN:
             package = "bm3d" if self.method == "bm3d" else "scikit-image"
             digest.update(version(package).encode())
         return digest.digest()

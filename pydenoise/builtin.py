@@ -11,7 +11,7 @@ import torch
 
 from pydenoise.checkpoint import WeightsError, load_weights
 from pydenoise.data import Picture
-from pydenoise.inference import check_turns, run_pages
+from pydenoise.inference import check_terms, check_tiles, run_pages
 from pydenoise.meter import Progress
 from pydenoise.models import build
 from pydenoise.nn import Module, Residual, Sequential
@@ -24,12 +24,16 @@ pictures, under noise of many kinds and levels. Their headers say on which.
 """
 
 
+TURNS = 8
+"""Of a picture that the result is the mean of, unless fewer are asked for."""
+
+
 def denoise_pages(
     picture: Picture,
     *,
     value_range: tuple[float, float] | None = None,
     strength: float = 1.0,
-    turns: int = 8,
+    turns: int = TURNS,
     max_bytes: int | None = None,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
@@ -76,8 +80,15 @@ def denoise_pages(
     >>> bool(denoise_pages(noisy).array.std() < 1)
     True
     """
-    check_turns(turns)
     shown = _without_copies(picture)
+    check_pages(
+        shown,
+        value_range=value_range,
+        strength=strength,
+        turns=turns,
+        max_bytes=max_bytes,
+        device=device,
+    )
     network = network_for(shown, device)
     found = scale(shown, value_range, strength)
     if found is None:
@@ -96,6 +107,20 @@ def denoise_pages(
     samples = picture.samples.copy()
     samples[..., : picture.colours] = denoised.samples
     return picture.with_samples(samples)
+
+
+def check_pages(
+    picture: Picture,
+    *,
+    value_range: tuple[float, float] | None = None,
+    strength: float = 1.0,
+    turns: int = TURNS,
+    max_bytes: int | None = None,
+    device: torch.device | str = "cpu",
+) -> None:
+    """Refuse, before any work, a picture or terms that `denoise_pages` says that it refuses."""
+    check_terms(picture, value_range, strength, turns)
+    check_tiles(network_for(picture, device), picture, max_bytes, turns)
 
 
 def network_for(picture: Picture, device: torch.device | str = "cpu") -> Module:

@@ -41,6 +41,8 @@ METHODS = {
     "bm3d": "BM3D",
 }
 """What can be compared, and how a table calls it."""
+WITH_TURNS = ("builtin", "zero-shot", "zero-shot-paper", "model")
+"""Those whose result is a mean over turns of the picture."""
 
 
 class Measured(NamedTuple):
@@ -98,7 +100,7 @@ def measure(
     weights : path, optional
         What `model` loads; it takes the numbers of the pictures as they are.
     turns : int, optional
-        As in `pydenoise.inference.denoise`, for the methods of this package; their own if omitted.
+        As in `pydenoise.inference.denoise`, for methods `WITH_TURNS`; their own if omitted.
 
     Yields
     ------
@@ -107,7 +109,7 @@ def measure(
     Raises
     ------
     ValueError
-        For an unknown method, or `model` without weights.
+        For an unknown method, `model` without weights, or turns of a method that has none.
     RuntimeError
         When the process dies, as for want of memory. Errors of the method are raised as they are.
 
@@ -120,6 +122,8 @@ def measure(
         raise ValueError(f"{method}: {reason}")
     if method == "model" and weights is None:
         raise ValueError("comparison: the method 'model' needs weights")
+    if turns is not None and method not in WITH_TURNS:
+        raise ValueError(f"comparison: the method {method!r} has no turns")
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
 
         def result(task: str, work: Callable[..., Any], *arguments: Any) -> Any:

@@ -52,7 +52,7 @@ def denoise(
     method : {"auto", "builtin", "zero-shot"}
         What does it without a model, where noise must be independent between pixels:
         `pydenoise.builtin`, a network that ships, for gray and RGB; `pydenoise.zero_shot`, which
-        learns from the picture itself, for about a minute. `auto` is zero-shot for other channels
+        learns from the picture itself, for half a minute. `auto` is zero-shot for other channels
         and where a term of it is given, and the network that ships for all else.
     axes : str, optional
         For an array, a letter for each dimension: Y and X, S for colours, any other counts pages.
@@ -63,7 +63,8 @@ def denoise(
         From 0, the noisy picture, to 1.
     turns : int, optional
         How many of a picture's eight turned and mirrored versions the result is the mean of, see
-        `pydenoise.inference.denoise`. If omitted: 1 for a model, 8 for the network that ships.
+        `pydenoise.inference.denoise`. If omitted: 1 for a model, 8 for the network that ships,
+        the recipe's for zero-shot.
     max_bytes : int, optional
         What the network's layers may hold at a time, see `pydenoise.inference.denoise`.
     device : torch.device or str, optional

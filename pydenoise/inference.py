@@ -1,4 +1,4 @@
-"""A trained model over whole pictures: pad, tile, forward, crop; any size.
+"""A trained model over whole pictures of any size, once or as often as they can be turned.
 
 Tensors go through `denoise`, arrays in a file's numbers through `denoise_picture`, files with all
 they hold through `denoise_pages`; `evaluate` measures a model against clean pictures.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,8 @@ def denoise(
         being the mean of what is found, turned back (geometric self-ensemble). As many times the
         work.
     max_bytes : int, optional
-        What the layers' results may take at a time, beside `input` and output; 2 GiB if omitted.
+        What the layers' results may take at a time, beside `input` and output, and with turns
+        four more of their size; 2 GiB if omitted.
     meter : Meter, optional
         Counts what is through.
 
@@ -65,7 +67,7 @@ def denoise(
         As `apply`.
     """
     output = apply(model, input, turns=turns, max_bytes=max_bytes, meter=meter)
-    return torch.sub(input, output, out=output) if model.predicts_noise else output
+    return torch.sub(input.detach(), output, out=output) if model.predicts_noise else output
 
 
 def apply(
@@ -86,7 +88,7 @@ def apply(
     Raises
     ------
     TypeError
-        When `input` is not floating point.
+        When `input` is not floating point, or `turns` no whole number.
     ValueError
         When `input` has not four dimensions, is an empty picture, or has channels that do not suit
         the model; when `turns` are not 1 to 8; when `max_bytes` is given and does not hold the
@@ -113,7 +115,7 @@ def apply(
         raise TypeError(
             f"denoise: input must be floating point on the scale 0 to 1, got {input.dtype}"
         )
-    check_turns(turns)
+    turns, input = check_turns(turns), input.detach()
     tiles.check_size(model, input.shape)
     if turns == 1:
         return tiles.run(model, input, max_bytes, meter)
@@ -130,7 +132,9 @@ def apply(
         found = tiles.run(model, turned.contiguous(), max_bytes, meter)
         found = found.flip(3) if is_mirrored else found
         total += found.rot90(-quarters, (2, 3))
-    return total[:, :, :height, :width].div(turns)
+        del found
+    output = torch.empty_like(input)
+    return torch.div(total[:, :, :height, :width], turns, out=output)
 
 
 def denoise_picture(
@@ -205,7 +209,8 @@ def denoise_pages(
     ------
     ValueError
         When the channels do not suit the model; when the picture has floating point far outside
-        0..1, or whole numbers of more than 16 bits, and neither range is given; and as `map_pages`.
+        0..1, or whole numbers of more than 16 bits, and neither range is given; and as `denoise`
+        and `map_pages`.
     """
     terms: dict[str, Any] = {"value_range": value_range, "strength": strength}
     check_pages(model, picture, **terms, turns=turns, max_bytes=max_bytes)
@@ -226,13 +231,14 @@ def run_pages(
     progress: Progress | None = None,
 ) -> Picture:
     """What `denoise_pages` does when it has checked and warned; the range is the one given."""
+    turns = check_turns(turns)
     meter = Meter(turns * picture.samples[..., : picture.colours].size, progress)
     return map_pages(
         partial(denoise, model, turns=turns, max_bytes=max_bytes, meter=meter),
         picture,
         value_range=value_range,
         strength=strength,
-        bands=partial(tiles.bands, model),
+        bands=partial(tiles.bands, model, turns=turns),
         device=tiles.device(model),
     )
 
@@ -247,18 +253,16 @@ def check_pages(
     max_bytes: int | None = None,
 ) -> None:
     """Refuse, before any work, a picture or terms that `denoise_pages` says that it refuses."""
-    check_terms(picture, value_range, strength)
-    check_turns(turns)
-    check_tiles(model, picture, max_bytes)
+    check_terms(picture, value_range, strength, turns)
+    check_tiles(model, picture, max_bytes, turns)
     if value_range is None and model.value_range is None:
         _refuse_unknown_scale(picture)
 
 
-def check_tiles(model: Module, picture: Picture, max_bytes: int | None) -> None:
+def check_tiles(model: Module, picture: Picture, max_bytes: int | None, turns: int = 1) -> None:
     """Refuse channels that do not suit a model, and memory that does not hold its smallest tile."""
     size = (1, 1) if max_bytes is None else picture.samples.shape[1:3]  # a pixel tells channels
-    like = torch.empty(0, device=tiles.device(model))
-    tiles.plan(model, (1, picture.colours, *size), like, max_bytes)
+    tiles.check(model, (1, picture.colours, *size), max_bytes, turns)
 
 
 def map_pages(
@@ -344,14 +348,24 @@ def _refuse_unknown_scale(picture: Picture) -> None:
         )
 
 
-def check_turns(turns: int) -> None:
-    """Refuse numbers of turns that `denoise` says that it refuses."""
-    if not 1 <= turns <= 8:
-        raise ValueError(f"denoise: turns must be from 1 to 8, got {turns}")
+def check_turns(turns: int) -> int:
+    """Turns as Python's int; refused where `denoise` says so."""
+    try:
+        number = index(turns)
+    except TypeError:
+        raise TypeError(
+            f"denoise: turns must be a whole number from 1 to 8, got {turns!r}"
+        ) from None
+    if not 1 <= number <= 8:
+        raise ValueError(f"denoise: turns must be from 1 to 8, got {number}")
+    return number
 
 
-def check_terms(picture: Picture, value_range: tuple[float, float] | None, strength: float) -> None:
-    """Refuse what `map_pages` says that it refuses."""
+def check_terms(
+    picture: Picture, value_range: tuple[float, float] | None, strength: float, turns: int = 1
+) -> None:
+    """Refuse what `map_pages` says that it refuses, and turns that `denoise` does."""
+    check_turns(turns)
     if strength:
         picture.check_numbers()
     if value_range is not None and not -np.inf < value_range[0] < value_range[1] < np.inf:

@@ -36,6 +36,17 @@ _BAND_PIXELS = 1 << 23
 """Of a band of a page, read and written as floating point numbers."""
 
 
+class TooFewBytes(ValueError):
+    """The memory allowed does not hold a model's smallest tile; `least` bytes do."""
+
+    def __init__(self, max_bytes: int, pixels: int, least: int) -> None:
+        super().__init__(
+            f"denoise: max_bytes={max_bytes} does not hold the model's smallest tile, "
+            f"{pixels} pixels; allow at least {least}"
+        )
+        self.least = least
+
+
 class Cut(NamedTuple):
     """Rows, or columns, of a picture that go through together, and those that come out right."""
 
@@ -95,6 +106,17 @@ class Side(NamedTuple):
         before = _up(max(0, -window.first), multiple)
         behind = _up(max(0, window.last + 1 - multiple), multiple)
         return cls(size, padded, multiple, before, behind)
+
+    @classmethod
+    def turned(cls, model: Module, size: int) -> Side:
+        """A height that serves the turned and mirrored versions of a picture, too: along either
+        axis, from either end."""
+        both = cls.of(model, size, 0), cls.of(model, size, 1)
+        multiple = lcm(*(side.multiple for side in both))
+        padded = both[0].padded
+        margin = _up(max(max(side.before, side.behind) for side in both), multiple)
+        margin += multiple if padded % multiple else 0  # from the far end strides begin elsewhere
+        return cls(size, padded, multiple, margin, margin)
 
     @property
     def lost(self) -> int:
@@ -175,9 +197,10 @@ def tiling(rows: Side, columns: Side, pixels: int) -> Tiling:
     return Tiling([*rows.cuts(height)], [*columns.cuts(width)], height * width)
 
 
-def bands(model: Module, size: tuple[int, int]) -> Iterator[Cut]:
-    """The rows in which a page of (height, width) goes through a model, few enough to be floats."""
-    side = Side.of(model, size[0], 0)
+def bands(model: Module, size: tuple[int, int], turns: int = 1) -> Iterator[Cut]:
+    """The rows in which a page of (height, width) goes through a model, few enough to be floats,
+    where each is turned as often as `pydenoise.inference.denoise` says."""
+    side = Side.of(model, size[0], 0) if turns == 1 else Side.turned(model, size[0])
     lengths = list(side.lengths())
     most = _BAND_PIXELS // max(1, size[1])
     return side.cuts(next((length for length in lengths if length <= most), lengths[-1]))
@@ -205,10 +228,7 @@ def plan(model: Module, size: Sequence[int], like: Tensor, max_bytes: int | None
     small, large = tiling(rows, columns, in_cache), tiling(rows, columns, most)
     chosen = small if small.work <= _WORK_OUTSIDE * large.work else large
     if max_bytes is not None and chosen.pixels > most:
-        raise ValueError(
-            f"denoise: max_bytes={max_bytes} does not hold the model's smallest tile, "
-            f"{chosen.pixels} pixels; allow at least {chosen.pixels * each}"
-        )
+        raise TooFewBytes(max_bytes, chosen.pixels, chosen.pixels * each)
     return chosen._replace(pictures=max(1, in_cache // chosen.pixels))
 
 
@@ -240,6 +260,20 @@ def _run(model: Module, tiled: Tiling, output: Tensor, input: Tensor, meter: Met
                 torch.mean(part, 1, keepdim=True, out=to)
             if meter is not None:
                 meter.add(to.numel())
+
+
+def check(model: Module, size: Sequence[int], max_bytes: int | None, turns: int = 1) -> None:
+    """Refuse, as `plan`, a size (N, C, H, W) of pictures that go through in so many turns."""
+    *batch, height, width = size
+    ways = [(height, width), (width, height)][: 2 if turns > 2 else 1]
+    refused = []
+    for way in ways:
+        try:
+            plan(model, (*batch, *way), torch.empty(0, device=device(model)), max_bytes)
+        except TooFewBytes as error:
+            refused.append(error)
+    if refused:
+        raise max(refused, key=lambda error: error.least)
 
 
 def check_size(model: Module, size: Sequence[int]) -> int:

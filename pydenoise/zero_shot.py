@@ -16,7 +16,7 @@ from pydenoise import models, nn, optim
 from pydenoise.data import Picture, generator, to_tensor
 from pydenoise.data.gaps import filled, valid_pixels
 from pydenoise.divergence import TrainingDiverged
-from pydenoise.inference import check_terms, check_tiles, check_turns, run_pages
+from pydenoise.inference import check_terms, check_tiles, run_pages
 from pydenoise.meter import Progress
 from pydenoise.objectives import ZeroShot
 from pydenoise.scale import scale
@@ -136,7 +136,8 @@ def denoise_pages(
     Raises
     ------
     ValueError
-        For an unknown recipe; when `max_bytes` does not hold the smallest tile; and as `map_pages`.
+        For an unknown recipe; when `max_bytes` does not hold the smallest tile; and as
+        `pydenoise.inference.denoise` and `map_pages`.
     pydenoise.training.TrainingDiverged
         When the loss is not finite any more.
     """
@@ -181,12 +182,12 @@ def check_pages(
     max_bytes: int | None = None,
 ) -> None:
     """Refuse, before any work, a picture or terms that `denoise_pages` says that it refuses."""
-    check_terms(picture, value_range, strength)
-    if turns is not None:
-        check_turns(turns)
+    recipe = _recipe(recipe)
+    turns = recipe.turns if turns is None else turns
+    check_terms(picture, value_range, strength, turns)
     if max_bytes is not None:
-        network = models.zero_shot(picture.colours, dilations=_recipe(recipe).dilations, seed=0)
-        check_tiles(network, picture, max_bytes)
+        network = models.zero_shot(picture.colours, dilations=recipe.dilations, seed=0)
+        check_tiles(network, picture, max_bytes, turns)
 
 
 def fit(

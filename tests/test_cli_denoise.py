@@ -14,10 +14,8 @@ from scipy.ndimage import gaussian_filter
 from terminal import picture
 
 from pydenoise import builtin
-from pydenoise.checkpoint import load_weights
 from pydenoise.cli.progress import Batch
 from pydenoise.data import read, read_picture, write
-from pydenoise.inference import denoise_picture
 from pydenoise.metrics import psnr_per_image, ssim
 
 # --- the method ---------------------------------------------------------------------------------
@@ -33,7 +31,7 @@ def test_one_picture_and_nothing_else(run: Any, folder: Path, calls: list[dict[s
     np.testing.assert_array_equal(call.pop("picture").array, read(photo))
     cpu = torch.device("cpu")
     terms = {"value_range": None, "strength": 1.0, "max_bytes": None, "device": cpu}
-    assert call == {"method": "builtin", **terms}
+    assert call == {"method": "builtin", "turns": 8, **terms}
     again = run("denoise", photo, "--method", "builtin", "--overwrite", "--max-mem", "2M", "--json")
     result = again.json()
     assert (result["method"], result["reason"]) == ("builtin", "as asked for")
@@ -56,6 +54,7 @@ def test_zero_shot_where_it_is_asked_for(
         "per_page": False,
         "value_range": None,
         "strength": 1.0,
+        "turns": 8,
         "max_bytes": None,
         "seed": 0,
         "device": torch.device("cpu"),
@@ -125,6 +124,7 @@ def test_options_of_zero_shot_go_through(
         "per_page": True,
         "value_range": (-5.0, 300.5),
         "strength": 0.5,
+        "turns": 1,
         "max_bytes": 2**21,
         "seed": 7,
         "device": torch.device("cpu"),
@@ -139,8 +139,14 @@ def test_too_little_memory_is_told_before_any_work(
     words = ["-m", weights] if way == "model" else ["--method", way]
     ended = run("denoise", folder / "0.png", *words, "--max-mem", "1000", *more)
     assert ended.code == (1 if more == ["--keep-going"] else 2)
-    assert f"error: {folder / '0.png'}: denoise: max_bytes=1000 does not hold" in ended.err
-    assert not calls
+    told = f"error: {folder / '0.png'}: --max-mem 1000 does not hold the smallest tile"
+    assert told in ended.err
+    least = int(ended.err.split("allow at least ")[1].split()[0].rstrip(";"))
+    words += ["--overwrite", *more, "--max-mem"]
+    assert run("denoise", folder / "0.png", *words, least).code == 0
+    two = run("denoise", folder / "0.png", *words, 2 * least - 1, "--workers", "2")
+    assert f"for each of 2 workers; allow at least {2 * least}" in two.err
+    assert len(calls) == (more != ["--dry-run"])
 
 
 @pytest.mark.parametrize(
@@ -156,31 +162,10 @@ def test_options_of_a_model_go_through(
     assert (result["method"], result["reason"]) == ("model", "as asked for")
     del calls[0]["picture"]
     options = {"max_bytes": expected, "threads": 1, "value_range": None, "strength": 1.0}
-    assert calls[0] == options
+    assert calls[0] == {"turns": 1, **options}
     assert torch.get_num_threads() == before
     result = run("denoise", folder / "1.png", "-m", weights, "--json").json()
     assert (result["method"], result["reason"]) == ("model", f"since one is given: {weights}")
-
-
-@pytest.mark.parametrize("way", ["builtin", "zero-shot", "model"])
-def test_turns_go_through(
-    run: Any, folder: Path, weights: Path, calls: list[dict[str, Any]], way: str
-) -> None:
-    words = ("denoise", folder / "0.png", "--method", way, *(["-m", weights] * (way == "model")))
-    assert run(*words, "--turns", "2").code == 0
-    assert calls[0]["turns"] == 2
-    for turns, bound in (("0", "equal to 1"), ("9", "equal to 8")):
-        run(*words, "--turns", turns).refusal("--turns", bound)
-
-
-def test_a_model_with_turns(run: Any, folder: Path, weights: Path, tmp_path: Path) -> None:
-    words = ("denoise", folder / "0.png", "-m", weights, "-o")
-    for turns in (1, 8):
-        assert run(*words, tmp_path / f"{turns}.png", "--turns", turns).code == 0
-        model = load_weights(weights)[0]
-        expected = denoise_picture(model, read(folder / "0.png"), turns=turns)
-        np.testing.assert_array_equal(read(tmp_path / f"{turns}.png"), expected)
-    assert (read(tmp_path / "1.png") != read(tmp_path / "8.png")).any()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -37,14 +37,6 @@ def test_methods_side_by_side(
     assert "BM3D: not installed" in table
 
 
-def test_turns_are_measured(run: Any, folder: Path, weights: Path) -> None:
-    words = ("eval", folder, "--noise", "gauss:25", "-m", weights, "--json")
-    once, often = (run(*words, "--turns", turns).json()["psnr_denoised"] for turns in (1, 8))
-    assert run(*words).json()["psnr_denoised"] == once != often
-    compared = run(*words, "--methods", "model", "--turns", "8").json()["methods"]["model"]
-    assert compared["psnr"] == pytest.approx(often)
-
-
 def test_methods_on_the_courses_file(run: Any, course_file: Path) -> None:
     result = run("eval", course_file, "--methods", "wavelet", "--json").json()
     assert result["pictures"] == 20

@@ -81,6 +81,11 @@ def test_the_networks_that_ship_are_used_there(terms: Any) -> None:
         assert measured.psnr > comparison.score(noisy, clean)[0] + 1
 
 
+def test_turns_of_what_has_none_are_refused() -> None:
+    with pytest.raises(ValueError, match="the method 'tv' has no turns"):
+        next(comparison.measure("tv", [scene()], turns=8))
+
+
 def test_zero_shot_learns_there() -> None:
     noisy, clean = scene(24, 24, 1)
     (measured,) = comparison.measure("zero-shot", [(noisy, clean)])

@@ -292,6 +292,40 @@ def test_turns_of_a_picture_in_tiles_are_those_of_the_whole(autoencoder: nn.Sequ
     assert torch.equal(denoise(autoencoder, picture, turns=8, max_bytes=2**21), whole)
 
 
+@pytest.mark.parametrize("turns", [1, np.uint8(2), True])
+def test_turns_are_any_whole_number(turns: Any) -> None:
+    model = models.autoencoder((6,), seed=0)
+    picture = np.random.default_rng(0).integers(0, 256, (100, 20, 3)).astype(np.uint8)
+    expected = denoise_picture(model, picture, turns=int(turns))
+    np.testing.assert_array_equal(denoise_picture(model, picture, turns=turns), expected)
+
+
+@pytest.mark.parametrize("turns", [2.0, "2", None, np.array([2, 3])])
+def test_turns_that_are_no_number_are_refused(autoencoder: nn.Sequential, turns: Any) -> None:
+    picture = Picture.of(np.zeros((4, 4, 3)))
+    for run in (
+        lambda: denoise(autoencoder, torch.zeros(1, 3, 4, 4), turns=turns),
+        lambda: denoise_pages(autoencoder, picture, turns=turns),
+        lambda: builtin.denoise_pages(picture, turns=turns),
+    ):
+        with pytest.raises(TypeError, match="turns must be a whole number from 1 to 8, got "):
+            run()
+
+
+@pytest.mark.parametrize("predicts_noise", [False, True])
+@pytest.mark.parametrize("turns", [1, 8])
+def test_memory_format_stays_and_nothing_is_differentiated(
+    turns: int, predicts_noise: bool
+) -> None:
+    model, picture = models.autoencoder((6,), seed=0), torch.rand(1, 3, 12, 20)
+    model.predicts_noise = predicts_noise
+    expected = denoise(model, picture, turns=turns)
+    last = picture.to(memory_format=torch.channels_last).requires_grad_()
+    found = denoise(model, last, turns=turns)
+    assert found.is_contiguous(memory_format=torch.channels_last) and not found.requires_grad
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
 def test_pages_are_turned(autoencoder: nn.Sequential) -> None:
     pages = Picture(np.random.default_rng(0).random((2, 9, 14, 3), np.float32))
     found = denoise_pages(autoencoder, pages, turns=8).samples

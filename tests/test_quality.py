@@ -158,8 +158,23 @@ def test_turns_are_a_contender_of_their_own(
     assert [
         *("noisy", "built-in network", "built-in network, turns: 1", "total variation", of_model)
     ] == rows[-5:]
-    with pytest.raises(SystemExit):
-        bench(*words, "tv", "--turns", "1")
+    again = bench(*words[:-2], "--methods", "--models", weights, "--turns", "8", "--others")
+    assert counted.asked[6:] == ["model 8"] * 3
+    assert again.count("turns: 8") == 2, "in the table and in that of the means"
+    for refused in (
+        ("--methods", "builtin", "tv", "--turns", "1"),
+        ("--methods", "builtin", "--turns", "9"),
+        ("--turns", "1"),
+        ("--recipes", "--turns", "1"),
+        ("--methods",),
+    ):
+        with pytest.raises(SystemExit):
+            bench(folder, *refused)
+
+
+def test_models_stand_behind_the_methods_whatever_their_name() -> None:
+    titles = ["wavelet_run/w, turns: 8", "BM3D", "wavelet", "built-in network, turns: 1"]
+    assert sorted(titles, key=quality.place) == [titles[3], titles[2], titles[1], titles[0]]
 
 
 def test_the_table_holds_the_means(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pydenoise import memory, models, nn, ops, tiles
 from pydenoise.data import Picture
-from pydenoise.inference import denoise, denoise_pages
+from pydenoise.inference import check_pages, denoise, denoise_pages
 from pydenoise.nn.window import EVERYTHING, Window
 from pydenoise.tiles import Side, tiling
 
@@ -215,6 +215,45 @@ def test_pages_go_band_by_band(
     banded = denoise_pages(model, pages, strength=0.75).array
     np.testing.assert_array_equal(banded, expected)
     np.testing.assert_array_equal(pages.array, noisy)
+
+
+def lopsided(which: str) -> nn.Module:
+    """A network that reads further along one axis than the other, or to one end."""
+    seed = nn.init.seeded(0)
+    if which == "wide":
+        return nn.Sequential(nn.Conv2d(1, 1, (1, 15), padding=(0, 7), generator=seed))
+    halves = nn.Sequential(
+        nn.Conv2d(1, 4, 2, stride=2, generator=seed),
+        nn.ConvTranspose2d(4, 1, 3, stride=2, padding=1, output_padding=1, generator=seed),
+    )
+    halves.size_multiple = 2
+    return halves
+
+
+@pytest.mark.parametrize("which", ["wide", "halves"])
+@pytest.mark.parametrize("size", [(70, 30), (71, 31)])
+def test_bands_are_those_of_all_turns(
+    which: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, picture = lopsided(which), picture_of(1, 1, *size)
+    pages = Picture(picture.movedim(1, 3).numpy().copy())
+    monkeypatch.setattr(tiles, "_BAND_PIXELS", 1000)
+    for turns in range(1, 9):
+        assert len([*tiles.bands(model, size, turns)]) > 1
+        expected = denoise(model, picture, turns=turns).movedim(1, 3).numpy()
+        found = denoise_pages(model, pages, turns=turns).samples
+        np.testing.assert_array_equal(found, expected, err_msg=f"{turns} turns")
+
+
+def test_memory_for_all_turns_is_looked_at_before_any_work() -> None:
+    model, pages = lopsided("wide"), Picture(np.zeros((1, 400, 8, 1), np.float32))
+    least = []
+    for turns in (1, 2, 3, 8):
+        with pytest.raises(tiles.TooFewBytes) as refusal:
+            check_pages(model, pages, max_bytes=1, turns=turns)
+        least.append(refusal.value.least)
+        denoise_pages(model, pages, max_bytes=least[-1], turns=turns)
+    assert least[0] == least[1] < least[2] == least[3]
 
 
 def test_tiles_take_their_memory_once() -> None:

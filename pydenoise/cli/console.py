@@ -26,9 +26,9 @@ Turns = Annotated[
     typer.Option(
         min=1,
         max=8,
-        help="Of a picture's eight turned and mirrored versions, so many go through, and the "
-        "result is their mean: better with each, and as many times slower; 8 for builtin, 1 for a "
-        "model, the recipe's for zero-shot.",
+        help="How many of a picture's eight turned and mirrored versions are denoised, the result "
+        "being the mean: mostly better with each, and as many times slower but for zero-shot's "
+        "learning. If omitted 8 for builtin and zero-shot, 1 for a model and the paper's recipe.",
     ),
 ]
 Weights = Annotated[

@@ -170,10 +170,18 @@ def denoise(
     target = Target(out, suffix, overwrite, skip_existing)
     _check_usage(target, value_range)
     own = own_part(part, workers)
-    share = None if max_mem is None else max_mem // workers
     wishes = Wishes(
-        *(method, model, recipe, per_page, seed),
-        *(value_range, strength, turns, share, device),
+        method=method,
+        model=model,
+        recipe=recipe,
+        per_page=per_page,
+        seed=seed,
+        value_range=value_range,
+        strength=strength,
+        turns=turns,
+        max_mem=max_mem,
+        workers=workers,
+        device=device,
     )
     way = chosen(wishes)
     failures = Failures(keep_going)
@@ -259,7 +267,7 @@ def _tell(batch: Plan, way: Method, reading: Reading, failures: Failures, as_jso
             picture = reading.checked(job, way)[0]
             taken = taken_for(job, picture, way)
             files = {"input": str(job.source), "output": str(job.destination)}
-            told.append({**files, "method": taken.name})
+            told.append({**files, "method": taken.name, "turns": taken.turns})
             pages, height, width, channels = picture.samples.shape
             if not as_json:
                 size = f"{pages} x {width}x{height}" if pages > 1 else f"{width}x{height}"

@@ -76,7 +76,7 @@ def evaluate(
     _check_usage(data, noise, pairs, value_range)
     from pydenoise.checkpoint import load_weights
 
-    chosen = _chosen(methods, model)
+    chosen = _chosen(methods, model, turns)
     trained = load_weights(model)[0] if model else None
     value_range = value_range or (trained.value_range if trained else None)
     pictures, about = _noisy_and_clean(data, noise, pairs, seed, value_range)
@@ -108,7 +108,7 @@ def _measure_weights(
     measures = compare(scenes)
     speed = measures["pictures"] / seconds
     if as_json:
-        extra = {"pictures_per_second": speed, "data": about, "model": name}
+        extra = {"pictures_per_second": speed, "data": about, "model": name, "turns": turns}
         print_json(measures | extra)
         return
     print_measures(f"{Path(name).name} on {measures['pictures']} pictures: {about}", measures)
@@ -141,12 +141,13 @@ def _compare(
             say(f"{method}: {reason}")
             found[method] = {"missing": reason}
         else:
-            measured = comparison.measure(method, scenes, model, turns)
+            own = turns if method in comparison.WITH_TURNS else None
+            measured = comparison.measure(method, scenes, model, own)
             found[method] = _means(list(_telling(method, len(scenes), measured)))
     threads = torch.get_num_threads()
     if as_json:
         print_json(
-            {"pictures": len(scenes), "data": about, "threads": threads}
+            {"pictures": len(scenes), "data": about, "threads": threads, "turns": turns}
             | {f"{name}_noisy": noisy[name] for name in ("psnr", "ssim")}
             | {"methods": found}
         )
@@ -208,19 +209,21 @@ def _check_usage(
         raise typer.BadParameter("--range is for pictures: the course's file is of 8 bits")
 
 
-def _chosen(methods: str | None, model: Path | None) -> list[str]:
+def _chosen(methods: str | None, model: Path | None, turns: int | None) -> list[str]:
     """The names in a list with commas, each known; the weights alone where there is no list."""
     if methods is None:
         if model is None:
             raise typer.BadParameter("give -m WEIGHTS to measure, or --methods to compare")
         return ["model"]
-    from pydenoise.comparison import reason_missing
+    from pydenoise.comparison import WITH_TURNS, reason_missing
 
     chosen = list(dict.fromkeys(word.strip() for word in methods.split(",")))
     for method in chosen:
         reason_missing(method)
     if ("model" in chosen) != (model is not None):
         raise typer.BadParameter("-m WEIGHTS and the method model need each other")
+    if turns is not None and not {*chosen} & {*WITH_TURNS}:
+        raise typer.BadParameter(f"--turns is for the methods {', '.join(WITH_TURNS)}")
     return chosen
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 Check: TypeAlias = "Callable[[Picture], None]"
 Denoise: TypeAlias = "Callable[[Picture, Watcher], Picture]"
+Way: TypeAlias = "tuple[int, Check, Denoise]"
 
 
 class MethodName(StrEnum):
@@ -40,13 +42,15 @@ class Recipe(StrEnum):
 
 
 class Method(NamedTuple):
-    """A method, why it is the one, what refuses a picture before any work, and what does it.
+    """A method, why it is the one, how many turns of a picture it takes, what refuses a picture
+    before any work, and what does it.
 
     Where there is one to do it `instead`, that takes the pictures that are neither gray nor RGB.
     """
 
     name: MethodName
     reason: str
+    turns: int
     check: Check
     denoise: Denoise
     instead: Method | None = None
@@ -70,7 +74,8 @@ class Wishes:
     value_range: tuple[float, float] | None
     strength: float
     turns: int | None
-    max_bytes: int | None
+    max_mem: int | None
+    workers: int
     device: Device
 
     @property
@@ -85,14 +90,31 @@ class Wishes:
         return place(Device.CPU if self.device is Device.AUTO else self.device)
 
     @property
-    def terms(self) -> dict[str, Any]:
-        """Of every method; without turns where the method shall say how many."""
-        terms: dict[str, Any] = {
+    def max_bytes(self) -> int | None:
+        """The share of one worker."""
+        return None if self.max_mem is None else self.max_mem // self.workers
+
+    def terms(self, turns: int) -> dict[str, Any]:
+        """Of every method, one with so many turns of its own."""
+        return {
             "value_range": self.value_range,
             "strength": self.strength,
+            "turns": turns if self.turns is None else self.turns,
             "max_bytes": self.max_bytes,
         }
-        return terms if self.turns is None else {**terms, "turns": self.turns}
+
+    def check_memory(self, check: Check, picture: Picture) -> None:
+        """Check a picture, and say in the words of the options how much memory it needs."""
+        from pydenoise.tiles import TooFewBytes
+
+        try:
+            check(picture)
+        except TooFewBytes as error:
+            share = f", for each of {self.workers} workers" if self.workers > 1 else ""
+            raise ValueError(
+                f"--max-mem {self.max_mem} does not hold the smallest tile that can be "
+                f"denoised{share}; allow at least {self.workers * error.least}"
+            ) from error
 
     @property
     def of_zero_shot(self) -> dict[str, object]:
@@ -123,7 +145,7 @@ def chosen(wishes: Wishes) -> Method:
     return Method(name, reason, *_WAYS[name](wishes), instead)
 
 
-def _by_model(wishes: Wishes) -> tuple[Check, Denoise]:
+def _by_model(wishes: Wishes) -> Way:
     if wishes.model is None:
         raise typer.BadParameter("--method model needs trained weights: add -m WEIGHTS")
     refuse(wishes.of_zero_shot, "is for another method: a model has learnt already")
@@ -131,52 +153,51 @@ def _by_model(wishes: Wishes) -> tuple[Check, Denoise]:
     from pydenoise.checkpoint import load_weights
     from pydenoise.inference import check_pages, denoise_pages
 
-    trained = load_weights(wishes.model)[0].to(wishes.place)
+    trained, terms = load_weights(wishes.model)[0].to(wishes.place), wishes.terms(turns=1)
 
     def check(picture: Picture) -> None:
-        check_pages(trained, picture, **wishes.terms)
+        check_pages(trained, picture, **terms)
 
     def denoise(picture: Picture, progress: Watcher) -> Picture:
-        return denoise_pages(trained, picture, **wishes.terms, progress=progress)
+        return denoise_pages(trained, picture, **terms, progress=progress)
 
-    return check, denoise
+    return terms["turns"], partial(wishes.check_memory, check), denoise
 
 
-def _by_builtin(wishes: Wishes) -> tuple[Check, Denoise]:
+def _by_builtin(wishes: Wishes) -> Way:
     foreign = {"model": wishes.model, **wishes.of_zero_shot}
     refuse(foreign, "is for another method: the built-in network has learnt already")
 
-    from pydenoise.builtin import denoise_pages, network_for
-    from pydenoise.inference import check_terms, check_tiles
+    from pydenoise.builtin import TURNS, check_pages, denoise_pages
 
-    device = wishes.place
+    device, terms = wishes.place, wishes.terms(TURNS)
 
     def check(picture: Picture) -> None:
-        check_terms(picture, wishes.value_range, wishes.strength)
-        check_tiles(network_for(picture, device), picture, wishes.max_bytes)
+        check_pages(picture, **terms, device=device)
 
     def denoise(picture: Picture, progress: Watcher) -> Picture:
-        return denoise_pages(picture, **wishes.terms, device=device, progress=progress)
+        return denoise_pages(picture, **terms, device=device, progress=progress)
 
-    return check, denoise
+    return terms["turns"], partial(wishes.check_memory, check), denoise
 
 
-def _by_zero_shot(wishes: Wishes) -> tuple[Check, Denoise]:
+def _by_zero_shot(wishes: Wishes) -> Way:
     refuse(
         {"model": wishes.model}, "is for another method: zero-shot learns from the picture itself"
     )
 
-    from pydenoise.zero_shot import check_pages, denoise_pages
+    from pydenoise.zero_shot import RECIPES, check_pages, denoise_pages
 
     device, recipe = wishes.place, (wishes.recipe or Recipe.FAST).value
+    terms = wishes.terms(RECIPES[recipe].turns)
 
     def check(picture: Picture) -> None:
-        check_pages(picture, recipe=recipe, **wishes.terms)
+        check_pages(picture, recipe=recipe, **terms)
 
     def denoise(picture: Picture, progress: Watcher) -> Picture:
         return denoise_pages(
             picture,
-            **wishes.terms,
+            **terms,
             recipe=recipe,
             per_page=wishes.per_page,
             seed=wishes.seed or 0,
@@ -184,10 +205,10 @@ def _by_zero_shot(wishes: Wishes) -> tuple[Check, Denoise]:
             progress=progress,
         )
 
-    return check, denoise
+    return terms["turns"], partial(wishes.check_memory, check), denoise
 
 
-_WAYS: dict[MethodName, Callable[[Wishes], tuple[Check, Denoise]]] = {
+_WAYS: dict[MethodName, Callable[[Wishes], Way]] = {
     MethodName.BUILTIN: _by_builtin,
     MethodName.ZERO_SHOT: _by_zero_shot,
     MethodName.MODEL: _by_model,

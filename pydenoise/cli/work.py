@@ -69,6 +69,7 @@ class Done(NamedTuple):
 
     job: Job
     method: MethodName
+    turns: int
     measures: Measures
     warnings: list[str]
     pixels: int
@@ -80,6 +81,7 @@ class Done(NamedTuple):
             "input": str(self.job.source),
             "output": str(self.job.destination),
             "method": self.method,
+            "turns": self.turns,
             "seconds": self.seconds,
             "warnings": self.warnings,
             "measures": self.measures.as_dict(),
@@ -112,7 +114,15 @@ def perform(
     with saying_warnings() as lost:
         _write(job.destination, denoised, overwrite)
     seconds = time.perf_counter() - began
-    return Done(job, taken.name, measures, found + lost, picture.samples[..., 0].size, seconds)
+    return Done(
+        job=job,
+        method=taken.name,
+        turns=taken.turns,
+        measures=measures,
+        warnings=found + lost,
+        pixels=picture.samples[..., 0].size,
+        seconds=seconds,
+    )
 
 
 def taken_for(job: Job, picture: Picture, method: Method) -> Method:
