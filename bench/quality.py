@@ -6,8 +6,8 @@
 
 By default clean pictures get noise of a fixed seed, and every method gets them. `--recipes` holds
 zero-shot's fast recipe against the paper's on the centres of eight pictures. `--real` takes
-microscopy and repeated captures, laid out as their folders are published, against the mean of many
-captures.
+microscopy, photographs and repeated captures, laid out as their folders are published, against the
+mean of many captures.
 
 Each figure is kept in bench/results/quality.json when it is measured; a run that was stopped goes
 on where it was. What is kept holds for the same noisy picture and the same code of the method;
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from itertools import chain, cycle
 from pathlib import Path
@@ -31,86 +31,18 @@ from typing import Any, TypeVar
 import numpy as np
 import tables
 from matplotlib.figure import Figure
-from quality_cache import Cache, Contender, Scene
+from quality_cache import Cache, Contender
+from quality_scenes import RECIPE_PICTURES, RECIPE_SIDE, SEED, SEEN, Scene, real, with_noise
 
-from pydenoise import benchmark, comparison, data
+from pydenoise import benchmark, comparison
 
 NOISES = ("gauss:15", "gauss:25", "gauss:50", "poisson:30")
 REAL = ("builtin", "zero-shot")
 SHOWN = ("gauss:25", "poisson:30")
 RECIPES = ("zero-shot", "zero-shot-paper")
 RECIPE_NOISES = ("gauss:25", "poisson:30")
-RECIPE_SIDE = 192
-RECIPE_PICTURES = {
-    "Set12": ("01", "04", "08", "10"),
-    "Set14": ("monarch", "lenna", "baboon", "flowers"),
-}
-MEAN_OF_50 = {  # FMD-sample: a capture, and the mean of 50 of its scene
-    "image_R_1_001.png": "image_R_1_avg50.png",
-    "BPAE_R_Channel_noisy_image.png": "BPAE_R_Channel_gt_image.png",
-    "test2d_raw_Confocal_FISH_3.png": "test2d_gt_gt_Confocal_FISH_3.png",
-    "test2d_raw_WideField_BPAE_raw_rgb_new1.png": "test2d_gt_WideField_BPAE_gt_rgb_new1.png",
-}
-SEEN = {"Set12/04.png"}  # a crop of BSDS500's 12003
-SEED = 0
 T = TypeVar("T")
 COLOURS = ("#c0392b", "#e59866", "#7d3c98", "#2c6fbb", "#7fb3e0", "#1e7d4f", "#b7950b", "#566573")
-
-
-# --- pictures -----------------------------------------------------------------------------------
-
-
-def colours(path: Path) -> np.ndarray:
-    """A picture of 8 bits without its alpha, (H, W) or (H, W, C)."""
-    pixels = data.read(path)
-    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
-        pixels = pixels[..., 0] if pixels.shape[2] == 2 else pixels[..., :3]
-    return np.ascontiguousarray(pixels)
-
-
-def with_noise(folders: Sequence[Path], noise: str, side: int | None = None) -> Iterator[Scene]:
-    """The pictures of folders, or the centres of those that compare the recipes, with noise."""
-    model = data.parse(noise)
-    for folder in folders:
-        for index, path in enumerate(data.list_pictures(folder)[0]):
-            if side is not None and path.stem not in RECIPE_PICTURES.get(folder.name, ()):
-                continue
-            pixels = colours(path)
-            if side is not None:
-                top, left = ((size - side) // 2 for size in pixels.shape[:2])
-                pixels = pixels[top : top + side, left : left + side]
-            noisy = model.draw(pixels, data.generator(SEED, 0, index, "picture"))
-            name = f"{folder.name}/{path.name}" + ("" if side is None else f" {side}x{side}")
-            yield Scene(folder.name, name, noise, noisy, model.expectation(pixels))
-
-
-def captures(folder: Path) -> Iterator[tuple[Path, np.ndarray]]:
-    """A capture of each scene, and the mean of others."""
-    if (folder / "avg400").is_dir():  # W2S-8bit
-        for path in data.list_pictures(folder / "avg1")[0]:
-            name = path.name.replace("input_avg1", "target_avg400")
-            yield path, colours(folder / "avg400" / name)
-    elif (folder / next(iter(MEAN_OF_50))).exists():  # FMD-sample
-        for noisy, mean in MEAN_OF_50.items():
-            yield folder / noisy, colours(folder / mean)
-    else:  # S95-repeated: six captures of a scene, of which the first three may be learned from
-        for scene in sorted(entry for entry in folder.iterdir() if entry.is_dir()):
-            paths = data.list_pictures(scene)[0]
-            yield paths[0], np.mean([colours(path) for path in paths[3:]], axis=0)
-
-
-def real(folders: Sequence[Path]) -> Iterator[Scene]:
-    """Captures, with the mean of many brought to their brightness.
-
-    Gain and offset are fitted once, by least squares from the mean to the noisy capture, and hold
-    for whatever is made of that capture.
-    """
-    for folder in folders:
-        for path, mean in captures(folder):
-            noisy = data.to_array(data.to_tensor(colours(path)), np.float32)
-            gain, offset = np.polyfit(mean.ravel().astype(np.float64), noisy.ravel(), 1)
-            clean = (gain * mean + offset).astype(np.float32)
-            yield Scene(folder.name, f"{folder.name}/{path.relative_to(folder)}", "", noisy, clean)
 
 
 # --- figures ------------------------------------------------------------------------------------
@@ -322,22 +254,31 @@ def compare_real(cache: Cache, contenders: Sequence[Contender], options: Any) ->
     """What is gained on real captures, picture by picture, and in the mean of each folder."""
     scenes = list(real(options.folders))[: options.first]
     noisy = noisy_figures(scenes)
-    found = measured(cache, contenders, scenes, cache.titles(scenes) if options.others else ())
+    folders = list(dict.fromkeys(scene.folder for scene in scenes))
+    known = [cache.titles(in_folder(scenes, scenes, folder)) for folder in folders]
+    others = set().union(*known) if options.others else ()
+    found = measured(cache, contenders, scenes, others)
     rows, means = [], []
-    for folder in dict.fromkeys(scene.folder for scene in scenes):
+    for folder in folders:
         here = [index for index, scene in enumerate(scenes) if scene.folder == folder]
         groups = [(f"{scenes[index].name}", [index]) for index in here]
         for name, group in [*groups, (f"**{folder}, mean**", here)]:
             before = fmean(noisy[index]["psnr"] for index in group)
-            after = [fmean(figures[index]["psnr"] for index in group) for figures in found.values()]
-            gains = [f"{psnr:.2f} ({psnr - before:+.2f})" for psnr in after]
-            rows.append([name, f"{before:.2f}", *gains])
+            after = [[figures[index] for index in group] for figures in found.values()]
+            rows.append([name, f"{before:.2f}", *(gain(figures, before) for figures in after)])
         means.append([f"{folder}, {len(here)} captures", *rows[-1][1:]])
     titles = ["", "noisy, dB", *(f"{title}, dB (gain)" for title in found)]
     return {
         name: f"{environment(cache)}\n\n{tables.table(titles, lines)}"
         for name, lines in {"real": rows, "real-means": means}.items()
     }
+
+
+def gain(figures: Sequence[dict[str, Any]], before: float) -> str:
+    """Mean PSNR, and what is gained on that before; empty where one was not measured."""
+    if not all(figures):
+        return ""
+    return f"{mean(figures, 'psnr'):.2f} ({mean(figures, 'psnr') - before:+.2f})"
 
 
 def main() -> None:

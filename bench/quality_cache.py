@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tables
+from quality_scenes import Scene
 
 from pydenoise import comparison
 from pydenoise.atomic import new_file
@@ -39,16 +40,6 @@ ZERO_SHOT = (
 CLASSIC = ("classic.py",)
 _BETWEEN = " | "
 _OWN = {"builtin": BUILTIN, "zero-shot": ZERO_SHOT, "zero-shot-paper": ZERO_SHOT}
-
-
-class Scene(NamedTuple):
-    """A noisy picture and its clean one, float32 on the scale 0..1."""
-
-    folder: str
-    name: str
-    noise: str
-    noisy: np.ndarray
-    clean: np.ndarray
 
 
 class Contender(NamedTuple):
@@ -107,8 +98,10 @@ class Cache:
         }
 
     def figures(self, title: str, scene: Scene) -> dict[str, Any]:
-        kept = self._kept[_key(title, scene)]
-        self._used[kept["commit"]] = None
+        """What is kept of a title and a picture; nothing if it was not measured."""
+        kept = self._kept.get(_key(title, scene), {})
+        if kept:
+            self._used[kept["commit"]] = None
         return kept
 
     def keep(self, contender: Contender, scene: Scene, figures: dict[str, Any]) -> None:

@@ -165,7 +165,8 @@ class Denoiser:
         epochs, average, **terms
             As `pydenoise.training.train` takes them, `progress` and `validation` among them.
         lr : float
-            Highest learning rate.
+            Highest learning rate; 5e-4 suits a network that has learned before, such as
+            `pydenoise.builtin.trainable`.
 
         Returns
         -------

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "bench"))
 
 import quality
 import quality_cache
+import quality_scenes
 import tables
 
 
@@ -126,7 +127,7 @@ def test_pictures_that_the_network_has_learned_from_are_named(
     bench: Any, folder: Path, counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quality, "SEEN", {f"{folder.name}/1.png"})
-    scenes = list(quality.with_noise([folder], "gauss:25"))
+    scenes = list(quality_scenes.with_noise([folder], "gauss:25"))
     other = [comparison.score(scene.noisy, scene.clean)[0] + 1 for scene in scenes[::2]]
     told = f"without it, the means of that network are {np.mean(other):.2f} dB."
     words = (folder, "--noise", "gauss:25", "--methods")
@@ -181,7 +182,7 @@ def test_the_table_holds_the_means(
     bench: Any, folder: Path, counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(comparison, "find_spec", lambda name: None)
-    scenes = list(quality.with_noise([folder], "gauss:25"))
+    scenes = list(quality_scenes.with_noise([folder], "gauss:25"))
     noisy = np.mean([comparison.score(scene.noisy, scene.clean) for scene in scenes], axis=0)
     table = bench(folder, "--methods", "tv", "bm3d", "--noise", "gauss:25")
     assert f"| noisy | {noisy[0]:.2f} / {noisy[1]:.3f} |  |  |" in table
@@ -192,10 +193,10 @@ def test_the_table_holds_the_means(
 def test_scenes_are_the_same_every_time_and_differ_in_their_noise(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write(tmp_path / f"{name}.png", np.full((32, 32, 4), 99, np.uint8))
-    first, second = quality.with_noise([tmp_path], "gauss:25")
+    first, second = quality_scenes.with_noise([tmp_path], "gauss:25")
     assert first.noisy.shape == first.clean.shape == (32, 32, 3), "alpha is no colour"
     assert (first.noisy - second.noisy).std() == pytest.approx(2**0.5 * 25 / 255, rel=0.1)
-    again, _ = quality.with_noise([tmp_path], "gauss:25")
+    again, _ = quality_scenes.with_noise([tmp_path], "gauss:25")
     np.testing.assert_array_equal(again.noisy, first.noisy)
 
 
@@ -206,7 +207,7 @@ def test_recipes_meet_on_the_centres_of_the_named_pictures(
     folder.mkdir()
     for name in ("01", "02", "10"):
         write(folder / f"{name}.png", picture(1, 200, 260, 1))
-    scenes = list(quality.with_noise([folder], "gauss:25", 192))
+    scenes = list(quality_scenes.with_noise([folder], "gauss:25", 192))
     assert [scene.name for scene in scenes] == ["Set12/01.png 192x192", "Set12/10.png 192x192"]
     centre = picture(1, 200, 260, 1)[4:196, 34:226, 0].astype(np.float32) / 255
     np.testing.assert_array_equal(scenes[0].clean, centre)
@@ -236,7 +237,7 @@ def test_real_captures_are_held_to_the_mean_in_their_own_brightness(
     bench: Any, tmp_path: Path, counted: Counted
 ) -> None:
     clean = captures(tmp_path / "W2S", 1.4, 30)
-    scenes = list(quality.real([tmp_path / "W2S"]))
+    scenes = list(quality_scenes.real([tmp_path / "W2S"]))
     for scene, expected in zip(scenes, clean.values(), strict=True):
         assert np.abs(255 * scene.clean - expected).max() < 2
     table = bench(tmp_path / "W2S", "--real")
@@ -253,9 +254,32 @@ def test_repeated_captures_are_held_to_the_last_three(tmp_path: Path) -> None:
     for number in range(6):
         seen = base[::-1] if number in (1, 2) else base + np.uint8(20 * (number > 2))
         write(tmp_path / "S95" / "fern" / f"{number}.png", seen)
-    (scene,) = quality.real([tmp_path / "S95"])
+    (scene,) = quality_scenes.real([tmp_path / "S95"])
     assert scene.name == "S95/fern/0.png"
     np.testing.assert_allclose(scene.clean, scene.noisy, atol=1e-5)
+
+
+def test_of_photographs_every_fifth_is_taken_and_what_was_not_measured_is_blank(
+    bench: Any, tmp_path: Path, counted: Counted
+) -> None:
+    captures(tmp_path / "W2S", 1.4, 30)
+    (tmp_path / "PolyU").mkdir()
+    for number in range(6):
+        for kind, brightness in (("real", 0), ("mean", 9)):
+            pixels = picture(number, 24, 24, 3) // 2 + np.uint8(brightness)
+            write(tmp_path / "PolyU" / f"{number}_{kind}.JPG", pixels)
+    names = [scene.name for scene in quality_scenes.real([tmp_path / "PolyU"])]
+    assert names == ["PolyU/0_real.JPG", "PolyU/5_real.JPG"]
+    bench(tmp_path / "W2S", "--real", "--methods", "builtin")
+    bench(tmp_path / "PolyU", "--real", "--methods", "zero-shot")
+    told = bench(*(tmp_path / name for name in ("W2S", "PolyU")), "--real", "--methods", "--others")
+    assert counted.asked == ["builtin"] * 2 + ["zero-shot"] * 2
+    cells = {
+        row.split("|")[1].strip(): row.split("|")[3:5] for row in told.splitlines() if "|" in row
+    }
+    for folder, blank in (("W2S", 1), ("PolyU", 0)):
+        row = cells[f"{folder}, 2 captures"]
+        assert not row[blank].strip() and "(+1.00)" in row[1 - blank]
 
 
 def test_it_runs_for_real(bench: Any, tmp_path: Path, folder: Path) -> None:
