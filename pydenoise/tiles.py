@@ -39,11 +39,8 @@ _BAND_PIXELS = 1 << 23
 class TooFewBytes(ValueError):
     """The memory allowed does not hold a model's smallest tile; `least` bytes do."""
 
-    def __init__(self, max_bytes: int, pixels: int, least: int) -> None:
-        super().__init__(
-            f"denoise: max_bytes={max_bytes} does not hold the model's smallest tile, "
-            f"{pixels} pixels; allow at least {least}"
-        )
+    def __init__(self, message: str, least: int = 0) -> None:
+        super().__init__(message)
         self.least = least
 
 
@@ -228,7 +225,12 @@ def plan(model: Module, size: Sequence[int], like: Tensor, max_bytes: int | None
     small, large = tiling(rows, columns, in_cache), tiling(rows, columns, most)
     chosen = small if small.work <= _WORK_OUTSIDE * large.work else large
     if max_bytes is not None and chosen.pixels > most:
-        raise TooFewBytes(max_bytes, chosen.pixels, chosen.pixels * each)
+        least = chosen.pixels * each
+        raise TooFewBytes(
+            f"denoise: max_bytes={max_bytes} does not hold the model's smallest tile, "
+            f"{chosen.pixels} pixels; allow at least {least}",
+            least,
+        )
     return chosen._replace(pictures=max(1, in_cache // chosen.pixels))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -252,6 +253,8 @@ def test_memory_for_all_turns_is_looked_at_before_any_work() -> None:
         with pytest.raises(tiles.TooFewBytes) as refusal:
             check_pages(model, pages, max_bytes=1, turns=turns)
         least.append(refusal.value.least)
+        again = pickle.loads(pickle.dumps(refusal.value))
+        assert (again.least, str(again)) == (least[-1], str(refusal.value))
         denoise_pages(model, pages, max_bytes=least[-1], turns=turns)
     assert least[0] == least[1] < least[2] == least[3]
 
