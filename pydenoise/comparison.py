@@ -6,6 +6,7 @@ memory.
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import time
@@ -14,9 +15,10 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from importlib.util import find_spec
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from os import PathLike
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -166,12 +168,21 @@ def _begin(method: str, weights: Path | None, terms: Terms) -> None:
     """Load a method, use it once, so that no picture pays for imports, and note the memory."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interrupt is told by the parent alone
+    Thread(target=_leave_with_parent, daemon=True).start()
     load = _LOADERS[method]
     tiny = np.random.default_rng(0).random((32, 32), dtype=np.float32)
     load(weights, terms, True)(tiny)
     run = load(weights, terms, False)
     held = _peak() if _forget_peak() else None
     _worker = _Worker(run, _best_nonlocal_means if method == "nlm-best" else None, held)
+
+
+def _leave_with_parent() -> None:
+    """End when the parent has, however that was: a picture may take minutes."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _denoised(noisy: Array, clean: Array) -> tuple[Array, float, float | None]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +120,53 @@ def test_a_peak_that_cannot_begin_anew_is_none(
     assert comparison._denoised(*scene())[2] is None
     comparison._begin("tv", None, {})
     assert comparison._denoised(*scene())[2] is None
+
+
+LONG = """
+import numpy as np
+from pydenoise import comparison
+
+if __name__ == "__main__":
+    picture = np.random.default_rng(0).random((400, 400), dtype=np.float32)
+    next(comparison.measure("zero-shot-paper", [(picture, picture)]))
+"""
+
+
+def children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(
+    not Path(f"/proc/self/task/{os.getpid()}/children").exists(), reason="no /proc tells children"
+)
+def test_a_process_does_not_outlive_its_parent(tmp_path: Path) -> None:
+    script = tmp_path / "long.py"
+    script.write_text(LONG)
+    parent = subprocess.Popen([sys.executable, script])
+    busy: list[int] = []
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not busy:
+        time.sleep(0.2)
+        busy = [pid for pid in children(parent.pid) if has_worked(pid)]
+    assert busy and parent.poll() is None
+    parent.kill()
+    parent.wait()
+    while time.monotonic() < until and any(map(is_alive, busy)):
+        time.sleep(0.1)
+    assert not any(map(is_alive, busy))
+
+
+def has_worked(pid: int) -> bool:
+    """Whether a process has computed for some seconds, past its imports."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) / os.sysconf("SC_CLK_TCK") > 6
 
 
 def test_small_pictures_have_no_ssim() -> None:
