@@ -210,10 +210,9 @@ def main() -> int:
         try_all(trees, todo, isas, given.minutes, verdicts)
     tried = [mutant.name for mutant in chosen if mutant.name in verdicts.found]
     missed = [name for name in tried if not verdicts.found[name]]
-    for name in missed:
-        print(f"missed: {name}")
     left = f", {len(chosen) - len(tried)} not tried" if len(tried) < len(chosen) else ""
-    print(f"{len(tried) - len(missed)} of {len(tried)} mutants caught{left}")
+    names = f"; missed: {', '.join(missed)}" if missed else ""
+    print(f"{len(tried) - len(missed)} of {len(tried)} mutants caught{left}{names}")
     return 1 if missed else 0
 
 
