@@ -67,7 +67,7 @@ def denoise_pages(
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         When the picture has channels that are neither gray nor RGB, and as
         `pydenoise.inference.denoise_pages`.
     pydenoise.checkpoint.WeightsError

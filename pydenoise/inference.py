@@ -116,9 +116,9 @@ def apply(
             f"denoise: input must be floating point on the scale 0 to 1, got {input.dtype}"
         )
     turns, input = check_turns(turns), input.detach()
-    tiles.check_size(model, input.shape)
     if turns == 1:
         return tiles.run(model, input, max_bytes, meter)
+    tiles.check(model, input.shape, input[:0], max_bytes, turns)
     height, width = input.shape[2:]
     # before it is turned: what is added would else come before the first row, and a network's
     # strides begin elsewhere than in a band that needs nothing added
@@ -207,7 +207,7 @@ def denoise_pages(
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         When the channels do not suit the model; when the picture has floating point far outside
         0..1, or whole numbers of more than 16 bits, and neither range is given; and as `denoise`
         and `map_pages`.
@@ -262,7 +262,8 @@ def check_pages(
 def check_tiles(model: Module, picture: Picture, max_bytes: int | None, turns: int = 1) -> None:
     """Refuse channels that do not suit a model, and memory that does not hold its smallest tile."""
     size = (1, 1) if max_bytes is None else picture.samples.shape[1:3]  # a pixel tells channels
-    tiles.check(model, (1, picture.colours, *size), max_bytes, turns)
+    like = torch.empty(0, device=tiles.device(model))
+    tiles.check(model, (1, picture.colours, *size), like, max_bytes, turns)
 
 
 def map_pages(

@@ -39,7 +39,7 @@ _BAND_PIXELS = 1 << 23
 class TooFewBytes(ValueError):
     """The memory allowed does not hold a model's smallest tile; `least` bytes do."""
 
-    def __init__(self, message: str, least: int = 0) -> None:
+    def __init__(self, message: str, least: int = 0) -> None:  # pickle sets `least` afterwards
         super().__init__(message)
         self.least = least
 
@@ -264,14 +264,17 @@ def _run(model: Module, tiled: Tiling, output: Tensor, input: Tensor, meter: Met
                 meter.add(to.numel())
 
 
-def check(model: Module, size: Sequence[int], max_bytes: int | None, turns: int = 1) -> None:
+def check(
+    model: Module, size: Sequence[int], like: Tensor, max_bytes: int | None, turns: int
+) -> None:
     """Refuse, as `plan`, a size (N, C, H, W) of pictures that go through in so many turns."""
+    check_size(model, size)
     *batch, height, width = size
     ways = [(height, width), (width, height)][: 2 if turns > 2 else 1]
     refused = []
     for way in ways:
         try:
-            plan(model, (*batch, *way), torch.empty(0, device=device(model)), max_bytes)
+            plan(model, (*batch, *way), like, max_bytes)
         except TooFewBytes as error:
             refused.append(error)
     if refused:

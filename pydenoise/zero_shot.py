@@ -135,7 +135,7 @@ def denoise_pages(
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         For an unknown recipe; when `max_bytes` does not hold the smallest tile; and as
         `pydenoise.inference.denoise` and `map_pages`.
     pydenoise.training.TrainingDiverged

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -151,16 +154,25 @@ def test_a_process_does_not_outlive_its_parent(tmp_path: Path) -> None:
     script.write_text(LONG)
     parent = subprocess.Popen([sys.executable, script])
     busy: list[int] = []
-    until = time.monotonic() + 60
-    while time.monotonic() < until and not busy:
-        time.sleep(0.2)
-        busy = [pid for pid in children(parent.pid) if has_worked(pid)]
-    assert busy and parent.poll() is None
-    parent.kill()
-    parent.wait()
-    while time.monotonic() < until and any(map(is_alive, busy)):
+    try:
+        assert within(60, lambda: busy.extend(filter(has_worked, children(parent.pid))) or busy)
+        assert parent.poll() is None
+        parent.kill()
+        parent.wait()
+        assert within(60, lambda: not any(map(is_alive, busy)))
+    finally:
+        for pid in (parent.pid, *busy):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def within(seconds: float, is_so: Callable[[], Any]) -> bool:
+    until = time.monotonic() + seconds
+    while not is_so():
+        if time.monotonic() > until:
+            return False
         time.sleep(0.1)
-    assert not any(map(is_alive, busy))
+    return True
 
 
 def has_worked(pid: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -223,6 +224,11 @@ def lopsided(which: str) -> nn.Module:
     seed = nn.init.seeded(0)
     if which == "wide":
         return nn.Sequential(nn.Conv2d(1, 1, (1, 15), padding=(0, 7), generator=seed))
+    if which == "thirds":  # of no `size_multiple`: from the far end their strides begin elsewhere
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 8, stride=3, padding=2, generator=seed),
+            nn.ConvTranspose2d(4, 1, 3, stride=3, output_padding=1, generator=seed),
+        )
     halves = nn.Sequential(
         nn.Conv2d(1, 4, 2, stride=2, generator=seed),
         nn.ConvTranspose2d(4, 1, 3, stride=2, padding=1, output_padding=1, generator=seed),
@@ -231,8 +237,13 @@ def lopsided(which: str) -> nn.Module:
     return halves
 
 
-@pytest.mark.parametrize("which", ["wide", "halves"])
-@pytest.mark.parametrize("size", [(70, 30), (71, 31)])
+@pytest.mark.parametrize(
+    ("which", "size"),
+    [
+        *product(("wide", "halves"), [(70, 30), (71, 31)]),
+        ("thirds", (70, 31)),
+    ],
+)
 def test_bands_are_those_of_all_turns(
     which: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +267,8 @@ def test_memory_for_all_turns_is_looked_at_before_any_work() -> None:
         again = pickle.loads(pickle.dumps(refusal.value))
         assert (again.least, str(again)) == (least[-1], str(refusal.value))
         denoise_pages(model, pages, max_bytes=least[-1], turns=turns)
+        with pytest.raises(tiles.TooFewBytes, match=f"allow at least {least[-1]}"):
+            denoise(model, torch.zeros(1, 1, 400, 8), max_bytes=1, turns=turns)
     assert least[0] == least[1] < least[2] == least[3]
 
 

@@ -27,8 +27,9 @@ Turns = Annotated[
         min=1,
         max=8,
         help="How many of a picture's eight turned and mirrored versions are denoised, the result "
-        "being the mean: mostly better with each, and as many times slower but for zero-shot's "
-        "learning. If omitted 8 for builtin and zero-shot, 1 for a model and the paper's recipe.",
+        "being the mean: mostly better with each, and up to as many times slower but for "
+        "zero-shot's learning. If omitted, 8 for builtin and zero-shot, 1 for a model and the "
+        "paper's recipe.",
     ),
 ]
 Weights = Annotated[

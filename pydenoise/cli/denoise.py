@@ -71,7 +71,9 @@ def denoise(
     model: Weights = None,
     recipe: Annotated[
         Recipe | None,
-        typer.Option(help="Of zero-shot: fast, or the paper's, three times slower or more; fast."),
+        typer.Option(
+            help="Of zero-shot: fast, or the paper's, many times slower on large pictures; fast."
+        ),
     ] = None,
     per_page: Annotated[
         bool, typer.Option("--per-page", help="Zero-shot learns every page of a stack anew.")

@@ -147,7 +147,8 @@ def _compare(
     threads = torch.get_num_threads()
     if as_json:
         print_json(
-            {"pictures": len(scenes), "data": about, "threads": threads, "turns": turns}
+            {"pictures": len(scenes), "data": about, "threads": threads}
+            | ({} if turns is None else {"turns": turns})
             | {f"{name}_noisy": noisy[name] for name in ("psnr", "ssim")}
             | {"methods": found}
         )
