@@ -81,14 +81,7 @@ def denoise_pages(
     True
     """
     shown = _without_copies(picture)
-    check_pages(
-        shown,
-        value_range=value_range,
-        strength=strength,
-        turns=turns,
-        max_bytes=max_bytes,
-        device=device,
-    )
+    check_terms(shown, value_range, strength, turns)
     network = network_for(shown, device)
     found = scale(shown, value_range, strength)
     if found is None:

@@ -13,7 +13,6 @@ import typer
 
 from pydenoise.cli.console import refuse
 from pydenoise.cli.machine import Device, place
-from pydenoise.cli.progress import Watcher
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
     from pydenoise.data import Picture
 
 Check: TypeAlias = "Callable[[Picture], None]"
-Denoise: TypeAlias = "Callable[[Picture, Watcher], Picture]"
+Denoise: TypeAlias = "Callable[..., Picture]"
+"""Takes a picture, and a Watcher as `progress`."""
 Way: TypeAlias = "tuple[int, Check, Denoise]"
 
 
@@ -141,8 +141,13 @@ def chosen(wishes: Wishes) -> Method:
     elif name is MethodName.AUTO:
         name, reason = MethodName.BUILTIN, "since no model is given (-m)"
         other = "since the built-in networks are for gray and RGB"
-        instead = Method(MethodName.ZERO_SHOT, other, *_by_zero_shot(wishes))
-    return Method(name, reason, *_WAYS[name](wishes), instead)
+        instead = _method(MethodName.ZERO_SHOT, other, wishes)
+    return _method(name, reason, wishes, instead)
+
+
+def _method(name: MethodName, reason: str, wishes: Wishes, instead: Method | None = None) -> Method:
+    turns, check, denoise = _WAYS[name](wishes)
+    return Method(name, reason, turns, partial(wishes.check_memory, check), denoise, instead)
 
 
 def _by_model(wishes: Wishes) -> Way:
@@ -154,14 +159,8 @@ def _by_model(wishes: Wishes) -> Way:
     from pydenoise.inference import check_pages, denoise_pages
 
     trained, terms = load_weights(wishes.model)[0].to(wishes.place), wishes.terms(turns=1)
-
-    def check(picture: Picture) -> None:
-        check_pages(trained, picture, **terms)
-
-    def denoise(picture: Picture, progress: Watcher) -> Picture:
-        return denoise_pages(trained, picture, **terms, progress=progress)
-
-    return terms["turns"], partial(wishes.check_memory, check), denoise
+    run = partial(denoise_pages, trained, **terms)
+    return terms["turns"], partial(check_pages, trained, **terms), run
 
 
 def _by_builtin(wishes: Wishes) -> Way:
@@ -170,15 +169,8 @@ def _by_builtin(wishes: Wishes) -> Way:
 
     from pydenoise.builtin import TURNS, check_pages, denoise_pages
 
-    device, terms = wishes.place, wishes.terms(TURNS)
-
-    def check(picture: Picture) -> None:
-        check_pages(picture, **terms, device=device)
-
-    def denoise(picture: Picture, progress: Watcher) -> Picture:
-        return denoise_pages(picture, **terms, device=device, progress=progress)
-
-    return terms["turns"], partial(wishes.check_memory, check), denoise
+    terms = {**wishes.terms(TURNS), "device": wishes.place}
+    return terms["turns"], partial(check_pages, **terms), partial(denoise_pages, **terms)
 
 
 def _by_zero_shot(wishes: Wishes) -> Way:
@@ -188,24 +180,16 @@ def _by_zero_shot(wishes: Wishes) -> Way:
 
     from pydenoise.zero_shot import RECIPES, check_pages, denoise_pages
 
-    device, recipe = wishes.place, (wishes.recipe or Recipe.FAST).value
-    terms = wishes.terms(RECIPES[recipe].turns)
-
-    def check(picture: Picture) -> None:
-        check_pages(picture, recipe=recipe, **terms)
-
-    def denoise(picture: Picture, progress: Watcher) -> Picture:
-        return denoise_pages(
-            picture,
-            **terms,
-            recipe=recipe,
-            per_page=wishes.per_page,
-            seed=wishes.seed or 0,
-            device=device,
-            progress=progress,
-        )
-
-    return terms["turns"], partial(wishes.check_memory, check), denoise
+    recipe = (wishes.recipe or Recipe.FAST).value
+    terms = {**wishes.terms(RECIPES[recipe].turns), "recipe": recipe}
+    run = partial(
+        denoise_pages,
+        **terms,
+        per_page=wishes.per_page,
+        seed=wishes.seed or 0,
+        device=wishes.place,
+    )
+    return terms["turns"], partial(check_pages, **terms), run
 
 
 _WAYS: dict[MethodName, Callable[[Wishes], Way]] = {

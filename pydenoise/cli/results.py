@@ -42,10 +42,10 @@ def write(
     out: Path,
     model: Module,
     result: TrainingResult,
+    *,
     pairs: PairSource,
     validation: tuple[Tensor, Tensor] | None,
     checkpoints: Checkpoints,
-    *,
     overwrite: bool,
 ) -> dict[str, Any]:
     """Weights and curve of a run that is through, into its folder; returns its summary."""

@@ -308,7 +308,12 @@ def train(
             if not ranks.is_first:
                 return
             summary = results.write(
-                *(out, model, result, source, measured_on, checkpoints),
+                out,
+                model,
+                result,
+                pairs=source,
+                validation=measured_on,
+                checkpoints=checkpoints,
                 overwrite=overwrite or resume,
             )
     if as_json:

@@ -109,7 +109,7 @@ def perform(
     picture, clean = reading.checked(job, method)
     taken = taken_for(job, picture, method)
     with naming(job.source), saying_warnings(f"{job.source}: ") as found:
-        denoised = taken.denoise(picture, watcher)
+        denoised = taken.denoise(picture, progress=watcher)
         measures = measure(picture, denoised, clean)
     with saying_warnings() as lost:
         _write(job.destination, denoised, overwrite)
