@@ -84,7 +84,7 @@ void matmul(bool is_double, Memory out, const Numbers3& out_stride, Memory left,
 }
 
 int64_t checked_winograd(int64_t winograd, const ConvShape& s) {
-  if (winograd != 0 && !((winograd == 2 || winograd == 4) && cpu::has_winograd(s))) {
+  if (winograd != 0 && !cpu::has_winograd(s, winograd)) {
     throw std::invalid_argument(to_string(s) + ": no Winograd products of this size");
   }
   return winograd;

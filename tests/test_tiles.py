@@ -60,6 +60,14 @@ def uneven() -> nn.Module:
     return model
 
 
+def scattered() -> nn.Module:
+    """A transposed convolution alone says where its tiles begin."""
+    return nn.Sequential(
+        nn.Conv2d(3, 33, 5, padding=2), nn.ConvTranspose2d(33, 32, 3, 2, 1, 1), nn.ReLU(),
+        nn.AvgPool2d(2), nn.Conv2d(32, 3, 1),
+    )  # fmt: skip
+
+
 def autoencoder() -> nn.Module:
     return models.autoencoder((6, 8), seed=3)
 
@@ -76,7 +84,7 @@ def halved() -> nn.Module:
     return model
 
 
-MAKERS = [autoencoder, plain, unet, small_unet, halved, uneven]
+MAKERS = [autoencoder, plain, unet, small_unet, halved, uneven, scattered]
 SIZES = [(31, 31), (32, 33), (31, 257), (8, 700), (255, 9), (65, 130), (1, 90)]
 each_model = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
 

@@ -11,6 +11,10 @@ ring are positions before the first or behind the last row or column of the tile
 the picture count as well: the convolution is taken with one more pixel of padding, and then pooled.
 The rounding of the transforms does not shrink with K: of fewer than 8 channels F(4 x 4) would miss
 by up to 4 times as much, so these are computed by F(2 x 2).
+
+With stride 2 a tile has no ring: whatever meets in it does so in one of its 2 x 2 pixels, mirrored
+4 x 4, of which those beyond the picture count as well.
+
 With many channels on both sides, where `auto` takes it, and dense random numbers F(2 x 2) keeps the
 bound of a plain sum, too; not where a pixel's own terms are zero and its neighbours' are not.
 """
@@ -22,7 +26,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F
-from cases import ConvCase, Operands, draw_operands, operands
+from cases import ConvCase, Operands, Pair, draw_operands, operands
 from conftest import DTYPES, FORMATS, Place, Setting
 from convolutions import BY_OP, CONVOLUTIONS, Op
 from oracle import Expected, assert_same_bits, assert_within, expected
@@ -41,6 +45,10 @@ def _case(name: str, batch: int, channels: tuple[int, int], size: tuple[int, int
     return ConvCase(name, "", batch, channels, size, (3, 3), padding=pad, **rest)  # type: ignore[arg-type]
 
 
+def _strided(*args: object, **rest: object) -> ConvCase:
+    return _case(*args, stride=(2, 2), **rest)  # type: ignore[arg-type]
+
+
 # fmt: off
 MANY_CHANNELS = [
     _case("many-square", 2, (32, 40), (9, 11)),
@@ -51,6 +59,13 @@ MANY_CHANNELS = [
     _case("many-panels", 1, (70, 66), (5, 3)),
     _case("many-bands", 1, (33, 48), (37, 70)),
     _case("more-than-a-term-block", 1, (530, 35), (4, 3)),
+    _strided("strided", 2, (32, 40), (9, 12)),
+    _strided("strided-wide-padding", 1, (33, 32), (6, 7), 3, bias=False),
+    _strided("strided-groups", 1, (64, 96), (7, 9), groups=2),
+    _strided("strided-panels", 1, (70, 66), (5, 3)),
+    _strided("strided-bands", 1, (33, 48), (74, 141)),
+    _strided("strided-term-block", 1, (530, 35), (8, 5)),
+    _strided("strided-rows-unread", 1, (35, 33), (12, 15), missing=(1, 2)),
 ]
 FEW_CHANNELS = [
     _case("one-of-all", 1, (1, 1), (1, 1)),
@@ -64,6 +79,14 @@ FEW_CHANNELS = [
     _case("column", 3, (20, 7), (33, 1)),
     _case("smaller-than-a-tile", 1, (8, 9), (3, 3), 0),
     _case("no-pictures", 0, (4, 4), (5, 5)),
+    _strided("strided-one-of-all", 1, (1, 1), (1, 1)),
+    _strided("strided-few", 3, (3, 5), (8, 11)),
+    _strided("strided-few-to-many", 1, (5, 64), (2, 3), 3),
+    _strided("strided-many-to-few", 1, (50, 3), (9, 8), 5),
+    _strided("strided-depthwise", 1, (9, 9), (6, 5), groups=9),
+    _strided("strided-row", 3, (7, 20), (1, 33)),
+    _strided("strided-column", 3, (20, 7), (34, 1)),
+    _strided("strided-no-pictures", 0, (4, 4), (5, 5)),
 ]
 # fmt: on
 
@@ -95,8 +118,32 @@ def over_tiles(x: Tensor, side: int, ring: int) -> Tensor:
     return most[..., :height, :width]
 
 
+def within_strided_tiles(op: Op, case: ConvCase, o: Operands) -> Expected:
+    """The right values of stride 2, bounded by what meets in a tile."""
+    padding, groups, (height, width) = case.padding[0], case.groups, op.size(case)[2:]
+
+    def forward(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+        return F.conv2d(F.pad(x, (0, 4, 0, 4)), w, b, 2, padding, 1, groups)
+
+    def mirrored(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+        z = F.conv_transpose2d(x, w, None, 2, 0, 0, groups)
+        z = F.pad(z, (-padding, padding + 8, -padding, padding + 8))
+        return z if b is None else z + b[:, None, None]
+
+    if op.name == "conv2d":
+        values, bound = expected(forward, o.input, o.weight, o.bias)
+    else:
+        bias = o.mirror_bias if op.name == "transpose" else None
+        values, bound = expected(mirrored, o.grad_output, o.weight, bias)
+    side = 2 if op.name == "conv2d" else 4
+    bound = over_tiles(bound[..., : height + -height % side, : width + -width % side], side, 0)
+    return Expected(values[..., :height, :width], 4 * bound[..., :height, :width])
+
+
 def within_tiles(op: Op, case: ConvCase, o: Operands, side: int) -> Expected:
     """The right values, bounded by what meets in a tile."""
+    if case.stride == (2, 2):
+        return within_strided_tiles(op, case, o)
     padding, groups = case.padding[0], case.groups
 
     def forward(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
@@ -122,6 +169,8 @@ def within_tiles(op: Op, case: ConvCase, o: Operands, side: int) -> Expected:
 @pytest.mark.parametrize("op", GATHERED, ids=str)
 def test_within_the_bound(op: Op, winograd: str, compiled: Place, dtype: torch.dtype) -> None:
     for case in MANY_CHANNELS + FEW_CHANNELS:
+        if case.missing != (0, 0) and op.name != "grad_input":
+            continue
         o = operands(case, dtype)
         plain = winograd == "winograd2" and case in MANY_CHANNELS
         right = op.right(case, o) if plain else within_tiles(op, case, o, SIDES[winograd])
@@ -135,7 +184,8 @@ def test_within_the_bound(op: Op, winograd: str, compiled: Place, dtype: torch.d
 
 @pytest.mark.parametrize("op", GATHERED, ids=str)
 def test_formats_and_threads_change_no_bit(op: Op, winograd: str, compiled: Place) -> None:
-    for case in (MANY_CHANNELS[0], MANY_CHANNELS[6], FEW_CHANNELS[4]):
+    names = {"many-square", "many-bands", "groups", "strided", "strided-bands", "strided-few"}
+    for case in (case for case in MANY_CHANNELS + FEW_CHANNELS if case.name in names):
         results = []
         for threads, memory_format in ((1, "nchw"), (1, "nhwc"), (2, "nchw"), (3, "nhwc")):
             torch.set_num_threads(threads)
@@ -172,6 +222,28 @@ def test_cut_at_multiples_of_the_tile(
         assert_same_bits(cut[..., *inner], there[..., *inner], f"from {top}, {left}")
 
 
+@pytest.mark.parametrize("channels", [(33, 40), (5, 3)], ids=str)
+def test_strided_cuts_at_multiples_of_the_tile(
+    channels: tuple[int, int], winograd: str, compiled: Place
+) -> None:
+    """Of four pixels, which are two on the other side: forward the first tile of a cut-out reads
+    what was before it, mirrored the last one what was behind."""
+    o = operands(_strided("cut", 2, channels, (34, 51)), torch.float32)
+    x, w, z = o.input, o.weight, o.grad_output
+    forward = ops.conv2d(x, w, o.bias, 2, 1)
+    mirrored = ops.conv_transpose2d(z, w, o.mirror_bias, 2, 1, (1, 0))
+    for top, left, bottom, right in ((8, 4, 20, 28), (0, 12, 16, 51), (4, 0, 34, 16)):
+        cut = ops.conv2d(x[..., top:bottom, left:right], w, o.bias, 2, 1)
+        there = forward[..., top // 2 : -(-bottom // 2), left // 2 : -(-right // 2)]
+        inner = slice(2 * (top > 0), None), slice(2 * (left > 0), None)
+        assert_same_bits(cut[..., *inner], there[..., *inner], f"from {top}, {left}")
+        part = z[..., top // 2 : -(-bottom // 2), left // 2 : -(-right // 2)]
+        cut = ops.conv_transpose2d(part, w, o.mirror_bias, 2, 1, (1, right % 4 == 0))
+        there = mirrored[..., top:bottom, left:right]
+        inner = slice(bottom - top - 4 * (bottom < 34)), slice(right - left - 4 * (right < 51))
+        assert_same_bits(cut[..., *inner], there[..., *inner], f"mirrored, from {top}, {left}")
+
+
 def test_a_picture_alone_is_a_picture_in_a_batch(winograd: str, compiled: Place) -> None:
     for case in (_case("five", 5, (35, 33), (9, 10)), _case("five-few", 5, (4, 3), (9, 10))):
         o = operands(case, torch.float32)
@@ -182,18 +254,19 @@ def test_a_picture_alone_is_a_picture_in_a_batch(winograd: str, compiled: Place)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-@pytest.mark.parametrize("padding", [0, 1, 3])
+@pytest.mark.parametrize(("stride", "padding"), [(1, 0), (1, 1), (1, 3), (2, 1), (2, 3)])
 @pytest.mark.parametrize("op", ["conv2d", "grad_input"])
 def test_what_is_no_number_stays_in_its_tiles(
-    op: str, padding: int, value: float, winograd: str, compiled: Place
+    op: str, stride: int, padding: int, value: float, winograd: str, compiled: Place
 ) -> None:
     """It reaches its receptive field, at most the tiles that this touches, and changes no bit of
     any other."""
-    case = _case("no-number", 2, (8, 9), (14, 13), padding)
+    case = _case("no-number", 2, (8, 9), (14, 13), padding, stride=(stride, stride))
+    side = SIDES[winograd] if stride == 1 else 2 if op == "conv2d" else 4
     o, call = operands(case, torch.float32), BY_OP[op]
     read = call.read[0]
     before = call.run(case, o)
-    for at in ((0, 0, 0, 0), (1, 3, 4, 7), (0, 2, 7, 3), (1, 1, -1, -1)):
+    for at in ((0, 0, 0, 0), (1, 3, 4, 5), (0, 2, 5, 3), (1, 1, -1, -1)):
         source = getattr(o, read).clone()
         source[at] = value
         z = call.run(case, o._replace(**{read: source}))
@@ -202,7 +275,7 @@ def test_what_is_no_number_stays_in_its_tiles(
         alone = Operands(*(None if x is None else torch.ones_like(x).double() for x in o))
         field = call.run(case, alone._replace(**{read: spot}, bias=None, mirror_bias=None)).round()
         reached = ~z.isfinite()
-        tiles = over_tiles(field, SIDES[winograd], 0)
+        tiles = over_tiles(field, side, 0)
         assert (reached | (field == 0)).all(), f"{at}: part of the receptive field is finite"
         assert not (reached & (tiles == 0)).any(), f"{at}: beyond the tiles of the receptive field"
         assert torch.equal(z[tiles == 0], before[tiles == 0]), f"{at}: other tiles have changed"
@@ -247,14 +320,18 @@ def test_the_reference_answers_too(op: Op, winograd: str) -> None:
         assert_within(op.run(case, o), op.right(case, o), op)
 
 
-@pytest.mark.parametrize(("side", "stride"), [(1, 1), (3, 1), (8, 1), (-2, 1), (2, 2)])
-def test_the_binding_knows_no_other_tile(side: int, stride: int) -> None:
+@pytest.mark.parametrize(
+    ("side", "stride", "padding"),
+    [(1, 1, 1), (3, 1, 1), (8, 1, 1), (-2, 1, 1), (4, 2, 1), (2, 2, 2), (2, (2, 2), (1, 2)),
+     (2, (1, 2), 1)],
+)  # fmt: skip
+def test_the_binding_knows_no_other_tile(
+    side: int, stride: int | Pair, padding: int | Pair
+) -> None:
     if ops.backends()["cpu"] is not None:
         pytest.skip("only the compiled kernels have tiles")
-    shape = ops._geometry.forward_shape(
-        "test", ((1, 4, 5, 5), (4, 4, 3, 3)), stride, (1, 3)[stride - 1], 1, 1
-    )
-    out = torch.full((1, 4, 5, 5), torch.nan)
+    shape = ops._geometry.forward_shape("test", ((1, 4, 5, 5), (4, 4, 3, 3)), stride, padding, 1, 1)
+    out = torch.full(shape.output_size, torch.nan)
     with pytest.raises(ValueError, match="no Winograd products of this size"):
         _backend._ON_PROCESSOR.conv2d(
             out, torch.ones(1, 4, 5, 5), torch.ones(4, 4, 3, 3), None, shape, None, side

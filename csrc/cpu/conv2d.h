@@ -6,7 +6,7 @@
 // overlaps; workspace holds that many elements, aligned to kAlignment bytes, for the current
 // instruction set and at most `threads` threads.
 //
-// winograd: 0, or the tile side 2 or 4 of winograd.h where has_winograd(shape).
+// winograd: 0, or a side of winograd.h's tiles for which has_winograd(shape, side).
 //
 // The order in which the terms of one element are added: taps row by row, as they lie in the
 // source, in each tap the channels, bias last; with Winograd's products the channels, then the

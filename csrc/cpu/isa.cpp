@@ -116,11 +116,8 @@ const PlaneKernel<T>* plane_kernel_for(int64_t channels) {
 }
 
 template <class T>
-const WinogradKernel<T>* winograd_kernel_for(int64_t out) {
-  for (const WinogradKernel<T>& kernel : kernels_in_use<T>().winograd) {
-    if (kernel.out == out) return &kernel;
-  }
-  return nullptr;
+const WinogradKernel<T>& winograd_kernel(WinogradForm form) {
+  return kernels_in_use<T>().winograd.data[static_cast<int>(form)];
 }
 
 template Kernels<float> kernels_in_use<float>();
@@ -131,7 +128,7 @@ template const GatherKernel<float>& gather_kernel_for<float>(int64_t);
 template const GatherKernel<double>& gather_kernel_for<double>(int64_t);
 template const PlaneKernel<float>* plane_kernel_for<float>(int64_t);
 template const PlaneKernel<double>* plane_kernel_for<double>(int64_t);
-template const WinogradKernel<float>* winograd_kernel_for<float>(int64_t);
-template const WinogradKernel<double>* winograd_kernel_for<double>(int64_t);
+template const WinogradKernel<float>& winograd_kernel<float>(WinogradForm);
+template const WinogradKernel<double>& winograd_kernel<double>(WinogradForm);
 
 }  // namespace pydenoise::cpu

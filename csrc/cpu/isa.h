@@ -34,6 +34,6 @@ const PlaneKernel<T>* plane_kernel_for(int64_t channels);
 
 // The transforms of F(out x out, 3 x 3); null for an `out` that there is none for.
 template <class T>
-const WinogradKernel<T>* winograd_kernel_for(int64_t out);
+const WinogradKernel<T>& winograd_kernel(WinogradForm form);
 
 }  // namespace pydenoise::cpu

@@ -41,7 +41,9 @@ struct Floats {
   static V load_once(const T* p) { return in_register(load(p)); }
   static V broadcast(const T* p) { return _mm256_broadcast_ss(p); }
   static void store(T* p, V v) { _mm256_storeu_ps(p, v); }
-  static void store_some(T* p, V v, int lanes) { _mm256_maskstore_ps(p, first(lanes), v); }
+  static void store_some(T* p, V v, int lanes) {  // masked stores are slow on many processors
+    lanes == kLanes ? store(p, v) : _mm256_maskstore_ps(p, first(lanes), v);
+  }
   static V add(V a, V b) { return _mm256_add_ps(a, b); }
   static V multiply_add(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
   static V relu(V x) { return _mm256_max_ps(zero(), x); }  // the second operand where one is NaN
@@ -68,7 +70,9 @@ struct Doubles {
   static V load_once(const T* p) { return in_register(load(p)); }
   static V broadcast(const T* p) { return _mm256_broadcast_sd(p); }
   static void store(T* p, V v) { _mm256_storeu_pd(p, v); }
-  static void store_some(T* p, V v, int lanes) { _mm256_maskstore_pd(p, first(lanes), v); }
+  static void store_some(T* p, V v, int lanes) {
+    lanes == kLanes ? store(p, v) : _mm256_maskstore_pd(p, first(lanes), v);
+  }
   static V add(V a, V b) { return _mm256_add_pd(a, b); }
   static V multiply_add(V a, V b, V c) { return _mm256_fmadd_pd(a, b, c); }
   static V relu(V x) { return _mm256_max_pd(zero(), x); }

@@ -86,7 +86,7 @@ struct PlaneKernel {
   void (*run)(const PlaneTile<T>& tile, const T* bias, const Finish<T>& finish);
 };
 
-// One tile of Winograd's products on its way out: element (i, j) of channel c at
+// One tile of Winograd's results on its way out: element (i, j) of channel c at
 // from[(i, j) * step + c], whole vectors of channels readable.
 template <class T>
 struct WinogradTile {
@@ -98,13 +98,20 @@ struct WinogradTile {
   int64_t rows, cols, channels;  // of the tile that exist
 };
 
-// The transforms of F(out x out, 3 x 3), see winograd.inl.
+// What Winograd's algorithms differ in: stride 1 with tiles of 2 and of 4; stride 2, both
+// directions.
+enum class WinogradForm { kTwo, kFour, kStrided, kMirrored };
+
+// One of them, see winograd.inl: along each side of a tile result i is the sum of count[i] products
+// of neighbouring planes, from first[i] on, with the next of the terms.
 template <class T>
 struct WinogradKernel {
-  int64_t out;
+  static constexpr int kMost = 6;
+  int64_t positions, planes, terms, results;
+  int64_t first[kMost], count[kMost];
   void (*input)(T* to, int64_t to_step, const T* from, int64_t row_pitch, int64_t pixel_pitch,
                 int64_t channels);
-  void (*weights)(T* to, int64_t to_step, const T* taps, int64_t width);
+  void (*weights)(T* to, int64_t to_step, const T* taps, int64_t tap_step, int64_t width);
   void (*output)(const WinogradTile<T>& tile, const T* bias, const Finish<T>& finish);
 };
 

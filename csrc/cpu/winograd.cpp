@@ -6,6 +6,7 @@
 #include "cpu/dest.h"
 #include "cpu/isa.h"
 #include "cpu/source.h"
+#include "cpu/transpose.h"
 #include "parallel.h"
 
 namespace pydenoise::cpu {
@@ -14,16 +15,25 @@ namespace {
 constexpr int64_t kTaps = 9;
 constexpr int64_t kBlockElements = int64_t{3} << 15;  // of transformed tiles: stays in cache
 
+WinogradForm form_of(const Direction& d, int64_t side) {
+  if (d.shape.stride_h == 2) return d.mirrored ? WinogradForm::kMirrored : WinogradForm::kStrided;
+  return side == 2 ? WinogradForm::kTwo : WinogradForm::kFour;
+}
+
 // The shape with the destination's sides rounded up to whole tiles. Of the source it keeps what the
 // true sides read: what only the added pixels would read is zero, as what lies beyond the picture.
-ConvShape whole_tiles(const Direction& d, int64_t out) {
+ConvShape whole_tiles(const Direction& d, int64_t side) {
   ConvShape s = d.shape;
-  const auto round = [out](int64_t& dest, int64_t& source, const GatherAxis& axis) {
-    source = smaller(source, axis.source(axis.count - 1, axis.taps - 1) + 1);
-    dest = round_up(dest, out);
-  };
-  round(d.mirrored ? s.in_h : s.out_h, d.mirrored ? s.out_h : s.in_h, d.rows(0));
-  round(d.mirrored ? s.in_w : s.out_w, d.mirrored ? s.out_w : s.in_w, d.cols(0));
+  int64_t &dest_h = d.mirrored ? s.in_h : s.out_h, &source_h = d.mirrored ? s.out_h : s.in_h;
+  int64_t &dest_w = d.mirrored ? s.in_w : s.out_w, &source_w = d.mirrored ? s.out_w : s.in_w;
+  const auto end = [](const GatherAxis& a) { return a.source(a.count - 1, a.taps - 1) + 1; };
+  int64_t end_h = 0, end_w = 0;
+  for (int64_t i = 0; i < d.phases_h; ++i) end_h = larger(end_h, end(d.rows(i * d.phases_w)));
+  for (int64_t j = 0; j < d.phases_w; ++j) end_w = larger(end_w, end(d.cols(j)));
+  source_h = smaller(source_h, end_h);
+  source_w = smaller(source_w, end_w);
+  dest_h = round_up(dest_h, side * d.rows(0).dest_step);
+  dest_w = round_up(dest_w, side * d.cols(0).dest_step);
   return s;
 }
 
@@ -31,70 +41,91 @@ template <class T>
 struct Plan {
   ConvShape whole;
   Direction rounded;
-  const WinogradKernel<T>& transforms;
+  const WinogradKernel<T>& form;
   const GatherKernel<T>& kernel;
-  int64_t products;       // elements of a transformed tile
-  int64_t panels, width;  // of dest channels; padded dest channels
-  int64_t matrix_size;    // packed weights of one product
-  Bands bands;            // of rows of tiles
-  int64_t block;          // tiles transformed together
+  int64_t planes, results;        // of a tile
+  int64_t panels, width;          // of dest channels; padded dest channels
+  int64_t term_size, panel_size;  // packed weights of one panel
+  Bands bands;                    // of rows of tiles
+  int64_t block;                  // tiles transformed together
   int64_t source_size, dest_size, input_size, slot_size;
 
-  Plan(const Direction& d, int64_t out)
-      : whole(whole_tiles(d, out)),
+  Plan(const Direction& d, int64_t side)
+      : whole(whole_tiles(d, side)),
         rounded(whole, d.mirrored),
-        transforms(*winograd_kernel_for<T>(out)),
+        form(winograd_kernel<T>(form_of(d, side))),
         kernel(gather_kernel_for<T>(d.dest_channels)),
-        products((out + 2) * (out + 2)),
+        planes(form.planes * form.planes),
+        results(form.results * form.results),
         panels(ceil_div(d.dest_channels, kernel.nr)),
         width(panels * kernel.nr),
-        matrix_size(d.source_channels * width),
+        term_size(d.source_channels * kernel.nr),
+        panel_size(form.terms * form.terms * term_size),
         bands(rounded,
               larger(Source<T>::buffer_size(rounded, 2) - Source<T>::buffer_size(rounded, 1),
                      Dest<T>::buffer_size(d, 1))),
-        block(round_up(larger(1, kBlockElements / (products * (d.source_channels + width))),
+        block(round_up(larger(1, kBlockElements / (planes * d.source_channels + results * width)),
                        kernel.mr)) {
-    bands.align(out, rounded);
+    bands.align(side, rounded);
     source_size = round_up(Source<T>::buffer_size(rounded, bands.rows), kAlignment);
     dest_size = round_up(Dest<T>::buffer_size(rounded, bands.rows), kAlignment);
-    input_size = round_up(products * block * d.source_channels, kAlignment);
-    slot_size = larger(source_size + dest_size + input_size + products * block * width,
+    input_size = round_up(planes * block * d.source_channels, kAlignment);
+    slot_size = larger(source_size + dest_size + input_size + results * block * width,
                        round_up(kTaps * width, kAlignment));
   }
 
-  int64_t group_size() const { return round_up(products * matrix_size, kAlignment); }
+  int64_t group_size() const { return round_up(panels * panel_size, kAlignment); }
 };
 
-// Transformed weights of one group and panel: packed[product][panel][source channel][channel].
+// Transformed weights of one group and panel between source channels [c0, c1).
 template <class T>
-void pack_panel(T* packed, const T* weight, T* taps, int64_t panel, const Direction& d,
-                const Plan<T>& plan) {
+void pack_panel(T* packed, const T* weight, T* scratch, int64_t panel, int64_t c0, int64_t c1,
+                const Direction& d, const Plan<T>& plan) {
   const int64_t nr = plan.kernel.nr, first = panel * nr;
   const int64_t valid = smaller(nr, d.dest_channels - first);
-  const GatherAxis rows = d.rows(0), cols = d.cols(0);
-  std::fill(taps, taps + kTaps * nr, T(0));
-  for (int64_t c = 0; c < d.source_channels; ++c) {
-    const T* from = weight + first * d.weight_dest_stride + c * d.weight_source_stride;
-    for (int64_t tap = 0; tap < kTaps; ++tap) {
-      const T* element = from + rows.kernel_index(tap / 3) * 3 + cols.kernel_index(tap % 3);
-      for (int64_t m = 0; m < valid; ++m) taps[tap * nr + m] = element[m * d.weight_dest_stride];
-    }
-    plan.transforms.weights(packed + (panel * d.source_channels + c) * nr, plan.matrix_size, taps,
-                            nr);
+  std::fill(scratch, scratch + kTaps * nr, T(0));
+  for (int64_t c = c0; c < c1; ++c) {
+    transpose(scratch, nr, weight + first * d.weight_dest_stride + c * d.weight_source_stride,
+              d.weight_dest_stride, valid, kTaps);  // scratch[tap][channel]
+    const int64_t tap_step = d.mirrored ? -nr : nr;
+    plan.form.weights(packed + panel * plan.panel_size + c * nr, plan.term_size,
+                      d.mirrored ? scratch + (kTaps - 1) * nr : scratch, tap_step, nr);
   }
 }
 
-// The products of one block of transformed tiles: out[product][tile][channel].
+// packed[group][panel][term][source channel][channel]
+template <class T>
+void pack_weights(T* packed, const T* weight, T* slots, const Direction& d, const Plan<T>& plan) {
+  constexpr int64_t kChannels = 16;  // of a task
+  const int64_t group_weights = d.source_channels * d.dest_channels * kTaps;
+  const int64_t steps = ceil_div(d.source_channels, kChannels);
+  parallel_tasks(d.shape.groups * plan.panels * steps, thread_count(),
+                 [&](int64_t task, int64_t slot) {
+                   const int64_t group = task / (plan.panels * steps);
+                   const int64_t c0 = task % steps * kChannels;
+                   pack_panel(packed + group * plan.group_size(), weight + group * group_weights,
+                              slots + slot * plan.slot_size, task / steps % plan.panels, c0,
+                              smaller(d.source_channels, c0 + kChannels), d, plan);
+                 });
+}
+
+// The results of one block of transformed tiles: out[result][tile][channel].
 template <class T>
 void multiply(T* out, const T* input, const T* packed, int64_t tiles, const Direction& d,
               const Plan<T>& plan) {
+  const WinogradKernel<T>& form = plan.form;
+  const int64_t plane = plan.block * d.source_channels;
   GatherTile<T> tile{};
-  tile.tap_rows = tile.tap_cols = 1;
   tile.run = d.source_channels;
   tile.channels = plan.kernel.nr;
-  for (int64_t product = 0; product < plan.products; ++product) {
-    const T* const from = input + product * plan.block * d.source_channels;
-    T* const to = out + product * plan.block * plan.width;
+  tile.tap_row_step = form.planes * plane;
+  tile.tap_col_step = plane;
+  for (int64_t result = 0; result < plan.results; ++result) {
+    const int64_t row = result / form.results, col = result % form.results;
+    const T* const from = input + (form.first[row] * form.planes + form.first[col]) * plane;
+    T* const to = out + result * plan.block * plan.width;
+    tile.tap_rows = form.count[row];
+    tile.tap_cols = form.count[col];
     for (int64_t first = 0; first < tiles; first += plan.kernel.mr) {
       for (int64_t panel = 0; panel < plan.panels; ++panel) {
         for (int64_t i = 0; i < plan.kernel.mr; ++i) {
@@ -102,11 +133,11 @@ void multiply(T* out, const T* input, const T* packed, int64_t tiles, const Dire
           tile.source[i] = from + index * d.source_channels;
           tile.dest[i] = to + index * plan.width + panel * plan.kernel.nr;
         }
-        tile.weights =
-            packed + product * plan.matrix_size + panel * d.source_channels * plan.kernel.nr;
+        tile.weights = packed + panel * plan.panel_size;
         plan.kernel.run(tile, nullptr, Finish<T>{});
       }
     }
+    packed += tile.tap_rows * tile.tap_cols * plan.term_size;
   }
 }
 
@@ -115,58 +146,59 @@ template <class T>
 void convolve_band(const DestBand<T>& dest, const Reading<T>& reading, const T* packed, T* buffer,
                    const Finish<T>& finish, int64_t y0, int64_t y1, const Direction& d,
                    const Plan<T>& plan) {
-  const int64_t out = plan.transforms.out;
-  const int64_t tiles_w = ceil_div(d.dest_w, out), tiles = ceil_div(y1 - y0, out) * tiles_w;
+  const int64_t side = plan.form.positions, step = d.rows(0).dest_step;
+  const int64_t tiles_w = ceil_div(d.dest_w, side * step);
+  const int64_t tiles = ceil_div(y1 - y0, side) * tiles_w;
+  // From a source pixel to the next: a tap further, or mirrored a position.
+  const int64_t row_pitch = d.mirrored ? reading.y_step : reading.tap_row_step;
+  const int64_t pixel_pitch = d.mirrored ? reading.x_step : reading.tap_col_step;
   T* const results = buffer + plan.input_size;
   for (int64_t first = 0; first < tiles; first += plan.block) {
     const int64_t count = smaller(plan.block, tiles - first);
     for (int64_t i = 0; i < count; ++i) {
-      const int64_t y = (first + i) / tiles_w * out, x = (first + i) % tiles_w * out;
-      plan.transforms.input(buffer + i * d.source_channels, plan.block * d.source_channels,
-                            reading.first + y * reading.y_step + x * reading.x_step, reading.y_step,
-                            reading.x_step, d.source_channels);
+      const int64_t y = (first + i) / tiles_w * side, x = (first + i) % tiles_w * side;
+      plan.form.input(buffer + i * d.source_channels, plan.block * d.source_channels,
+                      reading.first + y * reading.y_step + x * reading.x_step, row_pitch,
+                      pixel_pitch, d.source_channels);
     }
     multiply(results, buffer, packed, count, d, plan);
     for (int64_t i = 0; i < count; ++i) {
-      const int64_t y = (first + i) / tiles_w * out, x = (first + i) % tiles_w * out;
+      const int64_t y = (first + i) / tiles_w * side * step;
+      const int64_t x = (first + i) % tiles_w * side * step;
       const int64_t offset = dest.offset(y, x);
-      plan.transforms.output(
-          {results + i * plan.width, plan.block * plan.width, dest.data + offset,
-           dest.output == nullptr ? nullptr : dest.output + offset, dest.row_pitch,
-           dest.pixel_pitch, d.dest_h - y0 - y, d.dest_w - x, d.dest_channels},
-          finish.bias, finish);
+      plan.form.output({results + i * plan.width, plan.block * plan.width, dest.data + offset,
+                        dest.output == nullptr ? nullptr : dest.output + offset, dest.row_pitch,
+                        dest.pixel_pitch, d.dest_h - y0 * step - y, d.dest_w - x, d.dest_channels},
+                       finish.bias, finish);
     }
   }
 }
 
 }  // namespace
 
-bool has_winograd(const ConvShape& s) {
-  return s.kernel_h == 3 && s.kernel_w == 3 && s.stride_h == 1 && s.stride_w == 1 &&
-         s.dilation_h == 1 && s.dilation_w == 1;
+bool has_winograd(const ConvShape& s, int64_t side) {
+  if (s.kernel_h != 3 || s.kernel_w != 3 || s.dilation_h != 1 || s.dilation_w != 1) return false;
+  if (s.stride_h == 1 && s.stride_w == 1) return side == 2 || side == 4;
+  const bool is_odd = s.padding_h % 2 == 1 && s.padding_w % 2 == 1;
+  return s.stride_h == 2 && s.stride_w == 2 && is_odd && side == 2;
 }
 
 template <class T>
-int64_t winograd_workspace(const Direction& d, int64_t out, int64_t threads) {
-  const Plan<T> plan(d, out);
+int64_t winograd_workspace(const Direction& d, int64_t side, int64_t threads) {
+  const Plan<T> plan(d, side);
   return d.shape.groups * plan.group_size() + threads * plan.slot_size;
 }
 
 template <class T>
 void winograd_convolution(ImageView<T> dest_image, ImageView<const T> image, const T* weight,
-                          const Finish<T>& finish, T* workspace, const Direction& d, int64_t out) {
-  const Plan<T> plan(d, out);
+                          const Finish<T>& finish, T* workspace, const Direction& d, int64_t side) {
+  const Plan<T> plan(d, side);
   const Source<T> source(image, plan.rounded);
   const Dest<T> dest(dest_image, finish.output, d);
-  const int64_t groups = d.shape.groups, threads = thread_count();
-  T* const slots = workspace + groups * plan.group_size();
-  parallel_tasks(groups * plan.panels, threads, [&](int64_t task, int64_t slot) {
-    const int64_t group = task / plan.panels;
-    pack_panel(workspace + group * plan.group_size(),
-               weight + group * d.source_channels * d.dest_channels * kTaps,
-               slots + slot * plan.slot_size, task % plan.panels, d, plan);
-  });
-  parallel_tasks(plan.bands.tasks(plan.rounded), threads, [&](int64_t task, int64_t slot) {
+  T* const slots = workspace + d.shape.groups * plan.group_size();
+  pack_weights(workspace, weight, slots, d, plan);
+  const int64_t tasks = plan.bands.tasks(plan.rounded);
+  parallel_tasks(tasks, thread_count(), [&](int64_t task, int64_t slot) {
     const auto [picture, group, y0, y1] = plan.bands.task(task, plan.rounded);
     T* const source_buffer = slots + slot * plan.slot_size;
     T* const dest_buffer = source_buffer + plan.source_size;

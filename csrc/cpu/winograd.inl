@@ -2,19 +2,22 @@
 // target region of an instruction set. A. Lavin, S. Gray, "Fast algorithms for convolutional neural
 // networks", CVPR 2016: y = A^T [(G g G^T) * (B^T d B)] A.
 
-// The one-dimensional transforms of F(kOut, 3), between arrays whose elements are vectors.
-template <int kOut>
-struct WinogradMatrices;
+// The transforms of one side of a tile, between arrays whose elements are vectors. kIn source
+// pixels become kPlanes planes (B^T d), the taps kTerms terms (G g). Result i sums the products of
+// count(i) planes, from first(i) on, with the next count(i) terms; of the results come kOut
+// destination pixels (A^T m).
 
-template <>
-struct WinogradMatrices<2> {
+// F(2, 3).
+struct Winograd2 {
+  static constexpr int kIn = 4, kPlanes = 4, kTerms = 4, kResults = 4, kOut = 2;
+  static constexpr int first(int result) { return result; }
+  static constexpr int count(int) { return 1; }
   template <class V, class T>
-  static void input(V (&d)[4], T) {
-    const V b1 = d[1] + d[2], b2 = d[2] - d[1];
-    d[0] = d[0] - d[2];
-    d[3] = d[1] - d[3];
-    d[1] = b1;
-    d[2] = b2;
+  static void input(V (&to)[4], const V (&d)[4], T) {
+    to[0] = d[0] - d[2];
+    to[1] = d[1] + d[2];
+    to[2] = d[2] - d[1];
+    to[3] = d[1] - d[3];
   }
   template <class V, class T>
   static void weights(V (&to)[4], const V (&g)[3], T) {
@@ -31,19 +34,21 @@ struct WinogradMatrices<2> {
   }
 };
 
-template <>
-struct WinogradMatrices<4> {
+// F(4, 3).
+struct Winograd4 {
+  static constexpr int kIn = 6, kPlanes = 6, kTerms = 6, kResults = 6, kOut = 4;
+  static constexpr int first(int result) { return result; }
+  static constexpr int count(int) { return 1; }
   template <class V, class T>
-  static void input(V (&d)[6], T) {
+  static void input(V (&to)[6], const V (&d)[6], T) {
     const V even = d[4] - d[2] * T(4), odd = d[3] - d[1] * T(4);
     const V far = d[4] - d[2], near = (d[3] - d[1]) * T(2);
-    const V b0 = d[0] * T(4) - d[2] * T(5) + d[4], b5 = d[1] * T(4) - d[3] * T(5) + d[5];
-    d[0] = b0;
-    d[1] = even + odd;
-    d[2] = even - odd;
-    d[3] = far + near;
-    d[4] = far - near;
-    d[5] = b5;
+    to[0] = d[0] * T(4) - d[2] * T(5) + d[4];
+    to[1] = even + odd;
+    to[2] = even - odd;
+    to[3] = far + near;
+    to[4] = far - near;
+    to[5] = d[1] * T(4) - d[3] * T(5) + d[5];
   }
   template <class V, class T>
   static void weights(V (&to)[6], const V (&g)[3], T) {
@@ -66,91 +71,172 @@ struct WinogradMatrices<4> {
   }
 };
 
+// Stride 2 is the outer taps on every other pixel, which are F(2, 2), and the middle one on those
+// between: 5 products for 2 pixels where there were 6. What goes into one pixel alone is added up
+// before it is a result.
+struct WinogradStrided {
+  static constexpr int kIn = 5, kPlanes = 5, kTerms = 5, kResults = 3, kOut = 2;
+  static constexpr int first(int result) { return result == 0 ? 0 : result + 1; }
+  static constexpr int count(int result) { return result == 1 ? 1 : 2; }
+  template <class V, class T>
+  static void input(V (&to)[5], const V (&d)[5], T) {
+    to[0] = d[0] - d[2];
+    to[1] = d[1];
+    to[2] = d[2];
+    to[3] = d[3];
+    to[4] = d[4] - d[2];
+  }
+  template <class V, class T>
+  static void weights(V (&to)[5], const V (&g)[3], T) {
+    to[0] = g[0];
+    to[1] = g[1];
+    to[2] = g[0] + g[2];
+    to[3] = g[1];
+    to[4] = g[2];
+  }
+  template <class V, class T>
+  static void output(V (&to)[2], const V (&m)[3], T) {
+    to[0] = m[0] + m[1];
+    to[1] = m[1] + m[2];
+  }
+};
+
+// Its mirror: 5 products for 4 pixels, of which the first and third have the middle tap alone, and
+// the others F(2, 2) of the outer ones.
+struct WinogradMirrored {
+  static constexpr int kIn = 3, kPlanes = 4, kTerms = 5, kResults = 5, kOut = 4;
+  static constexpr int first(int result) { return result == 4 ? 1 : result; }
+  static constexpr int count(int) { return 1; }
+  template <class V, class T>
+  static void input(V (&to)[4], const V (&d)[3], T) {
+    to[0] = d[0] - d[1];
+    to[1] = d[1];
+    to[2] = d[2] - d[1];
+    to[3] = d[0];
+  }
+  template <class V, class T>
+  static void weights(V (&to)[5], const V (&g)[3], T) {
+    to[0] = g[0];
+    to[1] = g[0] + g[2];
+    to[2] = g[2];
+    to[3] = g[1];
+    to[4] = g[1];
+  }
+  template <class V, class T>
+  static void output(V (&to)[4], const V (&m)[5], T) {
+    to[0] = m[3];
+    to[1] = m[0] + m[1];
+    to[2] = m[4];
+    to[3] = m[1] + m[2];
+  }
+};
+
 // B^T d B of one tile: to[(i, j) * to_step + c].
-template <class Vec, int kOut>
+template <class Vec, class Form>
 void winograd_input(typename Vec::T* to, int64_t to_step, const typename Vec::T* from,
                     int64_t row_pitch, int64_t pixel_pitch, int64_t channels) {
-  constexpr int kSide = kOut + 2;
+  constexpr int kIn = Form::kIn, kPlanes = Form::kPlanes;
   using T = typename Vec::T;
   using V = typename Vec::V;
   for (int64_t c = 0; c < channels; c += Vec::kLanes) {
     const int lanes = static_cast<int>(smaller(Vec::kLanes, channels - c));
-    V rows[kSide][kSide];
+    V rows[kIn][kPlanes];
 #pragma GCC unroll 6
-    for (int i = 0; i < kSide; ++i) {
+    for (int i = 0; i < kIn; ++i) {
+      V pixels[kIn];
 #pragma GCC unroll 6
-      for (int j = 0; j < kSide; ++j) {
-        rows[i][j] = Vec::load_some(from + i * row_pitch + j * pixel_pitch + c, lanes);
+      for (int j = 0; j < kIn; ++j) {
+        pixels[j] = Vec::load_some(from + i * row_pitch + j * pixel_pitch + c, lanes);
       }
-      WinogradMatrices<kOut>::input(rows[i], T());
+      Form::input(rows[i], pixels, T());
     }
 #pragma GCC unroll 6
-    for (int j = 0; j < kSide; ++j) {
-      V column[kSide];
+    for (int j = 0; j < kPlanes; ++j) {
+      V pixels[kIn], column[kPlanes];
 #pragma GCC unroll 6
-      for (int i = 0; i < kSide; ++i) column[i] = rows[i][j];
-      WinogradMatrices<kOut>::input(column, T());
+      for (int i = 0; i < kIn; ++i) pixels[i] = rows[i][j];
+      Form::input(column, pixels, T());
 #pragma GCC unroll 6
-      for (int i = 0; i < kSide; ++i) {
-        Vec::store_some(to + (i * kSide + j) * to_step + c, column[i], lanes);
+      for (int i = 0; i < kPlanes; ++i) {
+        Vec::store_some(to + (i * kPlanes + j) * to_step + c, column[i], lanes);
       }
     }
   }
 }
 
-// G g G^T for `width` kernels side by side, taps[tap][width], a whole number of vectors.
-template <class Vec, int kOut>
+// Where the term (i, j) of both sides stands among all of a kernel: those of one result together.
+template <class Form>
+struct WinogradPlaces {
+  int of[Form::kTerms][Form::kTerms];
+  constexpr WinogradPlaces() : of{} {
+    int place = 0;
+    for (int row = 0, i0 = 0; row < Form::kResults; i0 += Form::count(row++)) {
+      for (int col = 0, j0 = 0; col < Form::kResults; j0 += Form::count(col++)) {
+        for (int i = i0; i < i0 + Form::count(row); ++i) {
+          for (int j = j0; j < j0 + Form::count(col); ++j) of[i][j] = place++;
+        }
+      }
+    }
+  }
+};
+
+// G g G^T for `width` kernels side by side, a whole number of vectors: tap t at taps + t *
+// tap_step.
+template <class Vec, class Form>
 void winograd_weights(typename Vec::T* to, int64_t to_step, const typename Vec::T* taps,
-                      int64_t width) {
-  constexpr int kSide = kOut + 2;
+                      int64_t tap_step, int64_t width) {
+  constexpr int kTerms = Form::kTerms;
+  constexpr WinogradPlaces<Form> places;
   using T = typename Vec::T;
   using V = typename Vec::V;
   for (int64_t c = 0; c < width; c += Vec::kLanes) {
-    V rows[3][kSide];
+    V rows[3][kTerms];
 #pragma GCC unroll 3
     for (int i = 0; i < 3; ++i) {
       V g[3];
 #pragma GCC unroll 3
-      for (int j = 0; j < 3; ++j) g[j] = Vec::load(taps + (i * 3 + j) * width + c);
-      WinogradMatrices<kOut>::weights(rows[i], g, T());
+      for (int j = 0; j < 3; ++j) g[j] = Vec::load(taps + (i * 3 + j) * tap_step + c);
+      Form::weights(rows[i], g, T());
     }
 #pragma GCC unroll 6
-    for (int j = 0; j < kSide; ++j) {
+    for (int j = 0; j < kTerms; ++j) {
       const V g[3] = {rows[0][j], rows[1][j], rows[2][j]};
-      V column[kSide];
-      WinogradMatrices<kOut>::weights(column, g, T());
+      V column[kTerms];
+      Form::weights(column, g, T());
 #pragma GCC unroll 6
-      for (int i = 0; i < kSide; ++i) {
-        Vec::store(to + (i * kSide + j) * to_step + c, column[i]);
+      for (int i = 0; i < kTerms; ++i) {
+        Vec::store(to + places.of[i][j] * to_step + c, column[i]);
       }
     }
   }
 }
 
 // A^T m A of one tile, finished: the pixels of `tile` that exist are written.
-template <class Vec, int kOut>
+template <class Vec, class Form>
 void winograd_output(const WinogradTile<typename Vec::T>& tile, const typename Vec::T* bias,
                      const Finish<typename Vec::T>& finish) {
-  constexpr int kSide = kOut + 2;
+  constexpr int kResults = Form::kResults, kOut = Form::kOut;
   using T = typename Vec::T;
   using V = typename Vec::V;
   for (int64_t c = 0; c < tile.channels; c += Vec::kLanes) {
     const int lanes = static_cast<int>(smaller(Vec::kLanes, tile.channels - c));
     const V add = bias == nullptr ? Vec::zero() : Vec::load_some(bias + c, lanes);
-    V rows[kSide][kOut];
+    V rows[kResults][kOut];
 #pragma GCC unroll 6
-    for (int i = 0; i < kSide; ++i) {
-      V m[kSide];
+    for (int i = 0; i < kResults; ++i) {
+      V m[kResults];
 #pragma GCC unroll 6
-      for (int j = 0; j < kSide; ++j) m[j] = Vec::load(tile.from + (i * kSide + j) * tile.step + c);
-      WinogradMatrices<kOut>::output(rows[i], m, T());
+      for (int j = 0; j < kResults; ++j) {
+        m[j] = Vec::load(tile.from + (i * kResults + j) * tile.step + c);
+      }
+      Form::output(rows[i], m, T());
     }
 #pragma GCC unroll 4
     for (int j = 0; j < kOut; ++j) {
-      V m[kSide], y[kOut];
+      V m[kResults], y[kOut];
 #pragma GCC unroll 6
-      for (int i = 0; i < kSide; ++i) m[i] = rows[i][j];
-      WinogradMatrices<kOut>::output(y, m, T());
+      for (int i = 0; i < kResults; ++i) m[i] = rows[i][j];
+      Form::output(y, m, T());
 #pragma GCC unroll 4
       for (int i = 0; i < kOut; ++i) {
         if (i >= tile.rows || j >= tile.cols) continue;
@@ -163,7 +249,26 @@ void winograd_output(const WinogradTile<typename Vec::T>& tile, const typename V
   }
 }
 
+template <class Vec, class Form>
+constexpr WinogradKernel<typename Vec::T> winograd_form(int64_t positions) {
+  WinogradKernel<typename Vec::T> kernel{positions,
+                                         Form::kPlanes,
+                                         Form::kTerms,
+                                         Form::kResults,
+                                         {},
+                                         {},
+                                         winograd_input<Vec, Form>,
+                                         winograd_weights<Vec, Form>,
+                                         winograd_output<Vec, Form>};
+  for (int result = 0; result < Form::kResults; ++result) {
+    kernel.first[result] = Form::first(result);
+    kernel.count[result] = Form::count(result);
+  }
+  return kernel;
+}
+
+// In the order of WinogradForm.
 template <class Vec>
 constexpr WinogradKernel<typename Vec::T> kWinograd[] = {
-    {2, winograd_input<Vec, 2>, winograd_weights<Vec, 2>, winograd_output<Vec, 2>},
-    {4, winograd_input<Vec, 4>, winograd_weights<Vec, 4>, winograd_output<Vec, 4>}};
+    winograd_form<Vec, Winograd2>(2), winograd_form<Vec, Winograd4>(4),
+    winograd_form<Vec, WinogradStrided>(2), winograd_form<Vec, WinogradMirrored>(2)};

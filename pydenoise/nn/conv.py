@@ -252,7 +252,7 @@ class Conv2d(Convolution):
         )
 
     def reads(self, window: Window, axis: int) -> Window:
-        tile = ops.result_tile("conv2d", self.weight, self.stride, self.dilation, self.groups)
+        tile = ops.result_tile("conv2d", self.weight, *self._geometry())
         return window.whole(tile).gathered(
             self.kernel_size[axis], self.stride[axis], self.padding[axis], self.dilation[axis]
         )
@@ -378,7 +378,7 @@ class ConvTranspose2d(Convolution):
         )
 
     def reads(self, window: Window, axis: int) -> Window:
-        geometry = self.stride, self.dilation, self.groups
+        geometry = self.stride, self.padding, self.dilation, self.groups
         tile = ops.result_tile("conv2d_grad_input", self.weight, *geometry)
         return window.whole(tile).scattered(
             self.kernel_size[axis],

@@ -70,7 +70,7 @@ class Compiled(Pointwise):
         return self._library.Shape(astuple(shape))
 
     def fastest(self, product: str, shape: ConvShape) -> str:
-        """The algorithm that `auto` takes, by channels, kernel and stride alone."""
+        """The algorithm that `auto` takes, by channels, kernel, stride and padding alone."""
         return "implicit"
 
     def by_winograd(self, algorithm: str, product: str, shape: ConvShape) -> Any:
@@ -191,7 +191,9 @@ class OnProcessor(Pooling, Compiled):
 
     def __init__(self, library: Any) -> None:
         super().__init__(library)
-        self._tiles = {2: _Winograd(self, 2), 4: _Winograd(self, 4)}
+        self._winograd = _Winograd(self, 2, 2)
+        self._winograd_wide = _Winograd(self, 4, 4)
+        self._winograd_scattered = _Winograd(self, 2, 4)
 
     def fastest(self, product: str, shape: ConvShape) -> str:
         """The algorithm that `auto` takes.
@@ -211,14 +213,16 @@ class OnProcessor(Pooling, Compiled):
         return "implicit"
 
     def by_winograd(self, algorithm: str, product: str, shape: ConvShape) -> Any:
-        """Winograd's products; of few channels in the smaller tile.
+        """Winograd's products; with stride 2 or few channels by the smaller form.
 
         What the transforms of F(4 x 4) round away does not shrink with the channels that are
         summed: of fewer than 8 it would miss the bound of `tests/test_winograd.py`.
         """
+        if shape.stride_h == 2:
+            return self._winograd if product == "conv2d" else self._winograd_scattered
         summed = shape.in_channels if product == "conv2d" else shape.out_channels
         is_wide = algorithm == "winograd4" and summed // shape.groups >= _WIDE_TILE_CHANNELS
-        return self._tiles[4 if is_wide else 2]
+        return self._winograd_wide if is_wide else self._winograd
 
 
 _WINOGRAD_CHANNELS = 32
@@ -227,12 +231,13 @@ _WIDE_TILE_CHANNELS = 8
 
 
 class _Winograd:
-    """The convolutions by Winograd's F(tile x tile, 3 x 3); gradients of weights as ever."""
+    """The convolutions by Winograd's F(side x side, 3 x 3), in tiles of `tile` pixels a side;
+    gradients of weights as ever."""
 
     FINISHES = True
 
-    def __init__(self, backend: Compiled, tile: int) -> None:
+    def __init__(self, backend: Compiled, side: int, tile: int) -> None:
         self.TILE = tile
-        self.conv2d = partial(backend.conv2d, winograd=tile)
-        self.conv2d_grad_input = partial(backend.conv2d_grad_input, winograd=tile)
+        self.conv2d = partial(backend.conv2d, winograd=side)
+        self.conv2d_grad_input = partial(backend.conv2d_grad_input, winograd=side)
         self.conv2d_grad_weight = backend.conv2d_grad_weight

@@ -322,14 +322,16 @@ def conv_transpose2d(
     return out
 
 
-def result_tile(product: str, weight: Tensor, stride: Pair, dilation: Pair, groups: int) -> int:
+def result_tile(
+    product: str, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> int:
     """Side of the tiles in which a product's result is computed, from multiples of it on.
 
     Parameters
     ----------
     product : 'conv2d' or 'conv2d_grad_input'
     weight : Tensor (C_out, C_in/groups, kh, kw)
-    stride, dilation, groups
+    stride, padding, dilation, groups
         Those of the forward convolution.
 
     Returns
@@ -340,7 +342,7 @@ def result_tile(product: str, weight: Tensor, stride: Pair, dilation: Pair, grou
     steps = _check.pair(product, "dilation", dilation, 1)
     reach = [d * (k - 1) + 1 for d, k in zip(steps, weight.shape[2:], strict=True)]
     sizes = (1, weight.shape[1] * groups, *reach), tuple(weight.shape)
-    shape = forward_shape(product, sizes, stride, 0, dilation, groups)
+    shape = forward_shape(product, sizes, stride, padding, dilation, groups)
     tile: int = convolver(product, weight, shape).TILE
     return tile
 

@@ -66,6 +66,9 @@ class ConvShape:
 
     @cached_property
     def has_winograd(self) -> bool:
-        """Whether Winograd's products exist for it: a 3 x 3 kernel, stride and dilation 1."""
-        steps = self.stride_h, self.stride_w, self.dilation_h, self.dilation_w
-        return (self.kernel_h, self.kernel_w) == (3, 3) and steps == (1, 1, 1, 1)
+        """Whether Winograd's products exist for it: a 3 x 3 kernel without dilation, and stride 1,
+        or stride 2 and odd paddings."""
+        if (self.kernel_h, self.kernel_w, self.dilation_h, self.dilation_w) != (3, 3, 1, 1):
+            return False
+        strides, odd = (self.stride_h, self.stride_w), (self.padding_h % 2, self.padding_w % 2)
+        return strides == (1, 1) or (strides, odd) == ((2, 2), (1, 1))

@@ -103,10 +103,10 @@ ConvShape small_shape(Bytes& bytes) {
   const bool is_winograds = bytes.pick(0, 3) == 0;
   s.kernel_h = is_winograds ? 3 : bytes.pick(1, 4);
   s.kernel_w = is_winograds ? 3 : bytes.pick(1, 4);
-  s.stride_h = is_winograds ? 1 : bytes.pick(1, 4);
-  s.stride_w = is_winograds ? 1 : bytes.pick(1, 4);
-  s.padding_h = is_winograds ? bytes.pick(0, 2) : bytes.pick(0, 5);
-  s.padding_w = is_winograds ? bytes.pick(0, 2) : bytes.pick(0, 5);
+  s.stride_h = is_winograds ? bytes.pick(1, 2) : bytes.pick(1, 4);
+  s.stride_w = is_winograds ? s.stride_h : bytes.pick(1, 4);
+  s.padding_h = is_winograds ? bytes.pick(0, 3) : bytes.pick(0, 5);
+  s.padding_w = is_winograds ? bytes.pick(0, 3) : bytes.pick(0, 5);
   s.dilation_h = is_winograds ? 1 : bytes.pick(1, 3);
   s.dilation_w = is_winograds ? 1 : bytes.pick(1, 3);
   s.in_h = bytes.pick(1, 24);
@@ -194,7 +194,7 @@ void convolutions(Bytes& bytes, std::mt19937_64& random, const ConvShape& s) {
   const int64_t weights = s.out_channels * s.group_in_channels() * s.taps();
   if (std::max({inputs, outputs, weights}) > 60'000 || outputs * weights > 20'000'000) return;
   const bool in_last = bytes.flip(), out_last = bytes.flip();
-  const int64_t winograd = cpu::has_winograd(s) ? 2 * bytes.pick(0, 2) : 0;
+  const int64_t side = 2 * bytes.pick(0, 2), winograd = cpu::has_winograd(s, side) ? side : 0;
   const Elements<T> x(inputs, random), w(weights, random), gz(outputs, random);
   const auto input = cpu::dense_image<const T>(x.data(), s.in_channels, s.in_h, s.in_w, in_last);
   const auto gradient =
