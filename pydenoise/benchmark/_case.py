@@ -66,7 +66,7 @@ class Case:
         Calls before the first that counts.
     saves_multiplications : bool
         Whether an algorithm exists that needs fewer products than `flop` says (Winograd's, for 3x3
-        kernels with stride 1), so that the rate may pass the multiply-add limit.
+        kernels between many channels), so that the rate may pass the multiply-add limit.
     """
 
     name: str

@@ -242,7 +242,6 @@ def _case(
     full: bool,
     work: int,
     warmup: int,
-    wide: bool = False,
 ) -> Case:
     algorithms = ["auto", "implicit", *(["im2col"] if full else [])]
     maker = _OURS[task.kind]
@@ -270,7 +269,7 @@ def _case(
         flop=work,
         pictures=len(task.source),
         warmup=warmup,
-        saves_multiplications=wide,
+        saves_multiplications=True,
     )
 
 
@@ -341,7 +340,6 @@ def zero_shot_iteration(competitors: Mapping[str, Competitor], *, full: bool) ->
         full=full,
         work=flop("zero_shot", 256 * 256),
         warmup=2,
-        wide=True,
     )
 
 
