@@ -83,8 +83,8 @@ void matmul(bool is_double, Memory out, const Numbers3& out_stride, Memory left,
   });
 }
 
-int64_t checked_winograd(int64_t winograd, const ConvShape& s) {
-  if (winograd != 0 && !cpu::has_winograd(s, winograd)) {
+int64_t checked_winograd(int64_t winograd, const ConvShape& s, int64_t most = 4) {
+  if (winograd != 0 && !(winograd <= most && cpu::has_winograd(s, winograd))) {
     throw std::invalid_argument(to_string(s) + ": no Winograd products of this size");
   }
   return winograd;
@@ -146,7 +146,7 @@ void conv2d_grad_input(bool is_double, Memory grad_input, bool grad_input_last, 
 
 void conv2d_grad_weight(bool is_double, Memory grad_weight, Memory grad_output,
                         bool grad_output_last, Memory input, bool input_last, const ConvShape& s,
-                        bool accumulate) {
+                        bool accumulate, int64_t winograd) {
   run(is_double, [&](auto zero) {
     using T = decltype(zero);
     T* to = elements<T>(grad_weight, weight_count(s), "grad_weight");
@@ -154,8 +154,9 @@ void conv2d_grad_weight(bool is_double, Memory grad_weight, Memory grad_output,
     const T* from = elements<const T>(input, input_count(s), "input");
     const auto gz = output_image(gradient, s, grad_output_last);
     const auto x = input_image(from, s, input_last);
-    T* scratch = workspace.take<T>(cpu::conv2d_grad_weight_workspace(gz, x, s, thread_count()));
-    cpu::conv2d_grad_weight(to, gz, x, scratch, s, accumulate);
+    T* scratch = workspace.take<T>(cpu::conv2d_grad_weight_workspace(
+        gz, x, s, thread_count(), checked_winograd(winograd, s, 2)));
+    cpu::conv2d_grad_weight(to, gz, x, scratch, s, accumulate, winograd);
   });
 }
 

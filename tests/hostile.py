@@ -53,7 +53,7 @@ def right_calls(c: Any) -> dict[str, tuple[Any, ...]]:
         "conv2d": (False, x, False, y, False, weight, bias, shape, 0, 0, 0.0, None),
         "conv2d_grad_input": (False, x, False, y, False, weight, bias, shape, 0, 0, 0.0, None),
         "conv2d ": (False, a, False, b, True, kernel, None, winograd, 2, 1, 0.0, None),
-        "conv2d_grad_weight": (False, weight, x, False, y, False, shape, False),
+        "conv2d_grad_weight": (False, weight, x, False, y, False, shape, False, 0),
         "conv2d_grad_bias": (False, bias, x, False, sizes, False),
         "add_bias": (False, x, False, bias, sizes),
         "max_pool2d": (False, small, where, large, False, quarter, whole, (2, 2, 2, 2, 0, 0)),

@@ -13,7 +13,8 @@ The rounding of the transforms does not shrink with K: of fewer than 8 channels 
 by up to 4 times as much, so these are computed by F(2 x 2).
 
 With stride 2 a tile has no ring: whatever meets in it does so in one of its 2 x 2 pixels, mirrored
-4 x 4, of which those beyond the picture count as well.
+4 x 4, of which those beyond the picture count as well. In the gradient of a weight the sums of all
+nine taps meet, which are added up in place of the maximum.
 
 With many channels on both sides, where `auto` takes it, and dense random numbers F(2 x 2) keeps the
 bound of a plain sum, too; not where a pixel's own terms are zero and its neighbours' are not.
@@ -28,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from cases import ConvCase, Operands, Pair, draw_operands, operands
 from conftest import DTYPES, FORMATS, Place, Setting
-from convolutions import BY_OP, CONVOLUTIONS, Op
+from convolutions import BY_OP, CONVOLUTIONS, Op, each_convolution
 from oracle import Expected, assert_same_bits, assert_within, expected
 from torch import Tensor
 
@@ -36,7 +37,6 @@ from pydenoise import ops
 from pydenoise.ops import _backend
 
 SIDES = {"winograd2": 2, "winograd4": 4}
-GATHERED = [op for op in CONVOLUTIONS if not op.is_weight]
 
 
 def _case(name: str, batch: int, channels: tuple[int, int], size: tuple[int, int], padding: int = 1,
@@ -142,6 +142,9 @@ def within_strided_tiles(op: Op, case: ConvCase, o: Operands) -> Expected:
 
 def within_tiles(op: Op, case: ConvCase, o: Operands, side: int) -> Expected:
     """The right values, bounded by what meets in a tile."""
+    if op.is_weight:
+        values, bound = op.right(case, o)
+        return Expected(values, 4 * bound.sum((2, 3), keepdim=True).expand_as(bound))
     if case.stride == (2, 2):
         return within_strided_tiles(op, case, o)
     padding, groups = case.padding[0], case.groups
@@ -166,13 +169,13 @@ def within_tiles(op: Op, case: ConvCase, o: Operands, side: int) -> Expected:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
-@pytest.mark.parametrize("op", GATHERED, ids=str)
+@each_convolution
 def test_within_the_bound(op: Op, winograd: str, compiled: Place, dtype: torch.dtype) -> None:
     for case in MANY_CHANNELS + FEW_CHANNELS:
-        if case.missing != (0, 0) and op.name != "grad_input":
+        if case.missing != (0, 0) and op.name in ("conv2d", "transpose"):
             continue
         o = operands(case, dtype)
-        plain = winograd == "winograd2" and case in MANY_CHANNELS
+        plain = winograd == "winograd2" and case in MANY_CHANNELS and not op.is_weight
         right = op.right(case, o) if plain else within_tiles(op, case, o, SIDES[winograd])
         for memory_format in FORMATS.values():
             setting = Setting(compiled, winograd, dtype, memory_format)
@@ -182,7 +185,7 @@ def test_within_the_bound(op: Op, winograd: str, compiled: Place, dtype: torch.d
             room.assert_untouched_around()
 
 
-@pytest.mark.parametrize("op", GATHERED, ids=str)
+@each_convolution
 def test_formats_and_threads_change_no_bit(op: Op, winograd: str, compiled: Place) -> None:
     names = {"many-square", "many-bands", "groups", "strided", "strided-bands", "strided-few"}
     for case in (case for case in MANY_CHANNELS + FEW_CHANNELS if case.name in names):
@@ -303,13 +306,36 @@ def test_other_shapes_are_implicit(
         assert_same_bits(op.run(case, o), wanted, op)
 
 
-def test_gradients_of_weights_are_implicit(winograd: str, place: Place) -> None:
-    case = MANY_CHANNELS[0]
-    o = place.put_all(operands(case, torch.float32))
-    for op in (op for op in CONVOLUTIONS if op.is_weight):
-        with ops.use_algorithm("implicit"):
-            wanted = op.run(case, o)
-        assert_same_bits(op.run(case, o), wanted, op)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_what_is_no_number_stays_in_its_channels(
+    stride: int, winograd: str, compiled: Place
+) -> None:
+    """Of weights' gradients; there it may reach more taps than it should."""
+    case = _case("no-number", 2, (8, 9), (14, 15), stride=(stride, stride))
+    o = operands(case, torch.float32)
+    before = ops.conv2d_grad_weight(o.input, case.weight_size, o.grad_output, stride, 1)
+    x, gz = o.input.clone(), o.grad_output.clone()
+    x[1, 3, 4, 5], gz[0, 2, 1, 1] = torch.nan, torch.inf
+    after = ops.conv2d_grad_weight(x, case.weight_size, gz, stride, 1)
+    reached = torch.zeros(9, 8, dtype=torch.bool)
+    reached[2], reached[:, 3] = True, True
+    with ops.use_algorithm("implicit"):
+        plain = ops.conv2d_grad_weight(x, case.weight_size, gz, stride, 1)
+    assert (~after.isfinite() | plain.isfinite()).all()
+    assert_same_bits(after[~reached], before[~reached])
+
+
+@pytest.mark.parametrize(("stride", "missing"), [(1, (3, 4)), (2, (1, 2))])
+def test_gradients_of_weights_ignore_what_no_pixel_reads(
+    stride: int, missing: Pair, winograd: str, compiled: Place
+) -> None:
+    """The last tile would: the output is odd, and the input goes on behind it."""
+    case = _case("unread", 1, (9, 8), (12, 15), stride=(stride, stride), missing=missing)
+    o = operands(case, torch.float32)
+    x = o.input.clone()
+    x[..., 10:, :] = x[..., 12:] = torch.nan
+    grad_weight = ops.conv2d_grad_weight(x, case.weight_size, o.grad_output, stride, 1)
+    assert grad_weight.isfinite().all()
 
 
 @pytest.mark.parametrize("op", CONVOLUTIONS, ids=str)
@@ -337,6 +363,12 @@ def test_the_binding_knows_no_other_tile(
             out, torch.ones(1, 4, 5, 5), torch.ones(4, 4, 3, 3), None, shape, None, side
         )
     assert out.isnan().all()
+    gradients = torch.full((4, 4, 3, 3), torch.nan)
+    with pytest.raises(ValueError, match="no Winograd products of this size"):
+        _backend._ON_PROCESSOR.conv2d_grad_weight(
+            gradients, out, torch.ones(1, 4, 5, 5), shape, False, max(side, 4)
+        )
+    assert gradients.isnan().all()
 
 
 def test_a_pixel_of_zeros_beside_a_large_one(winograd: str, compiled: Place) -> None:

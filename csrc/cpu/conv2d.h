@@ -6,11 +6,11 @@
 // overlaps; workspace holds that many elements, aligned to kAlignment bytes, for the current
 // instruction set and at most `threads` threads.
 //
-// winograd: 0, or a side of winograd.h's tiles for which has_winograd(shape, side).
+// winograd: 0, or a side of winograd.h's tiles for which has_winograd(shape, side); 2 for weights.
 //
 // The order in which the terms of one element are added: taps row by row, as they lie in the
 // source, in each tap the channels, bias last; with Winograd's products the channels, then the
-// transform; grad_weight: in pieces, see conv2d_grad_weight.cpp.
+// transform; grad_weight: in pieces, see conv2d_grad_weight.cpp and winograd_grad_weight.cpp.
 #pragma once
 
 #include "conv_shape.h"
@@ -37,10 +37,10 @@ void conv2d_grad_input(ImageView<T> grad_input, ImageView<const T> grad_output, 
 // grad_weight (+)= grad_output u(input)^T
 template <class T>
 int64_t conv2d_grad_weight_workspace(ImageView<const T> grad_output, ImageView<const T> input,
-                                     const ConvShape& shape, int64_t threads);
+                                     const ConvShape& shape, int64_t threads, int64_t winograd);
 template <class T>
 void conv2d_grad_weight(T* grad_weight, ImageView<const T> grad_output, ImageView<const T> input,
-                        T* workspace, const ConvShape& shape, bool accumulate);
+                        T* workspace, const ConvShape& shape, bool accumulate, int64_t winograd);
 
 // grad_bias[c] (+)= sum over n, y, x of grad_output (batch, channels, height, width)
 template <class T>

@@ -10,9 +10,11 @@
 
 #include "cpu/conv2d.h"
 #include "cpu/bands.h"
+#include "cpu/grad_weight.h"
 #include "cpu/isa.h"
 #include "cpu/source.h"
 #include "cpu/transpose.h"
+#include "cpu/winograd.h"
 #include "parallel.h"
 
 namespace pydenoise::cpu {
@@ -259,7 +261,7 @@ ImageView<const T> together(ImageView<const T> image, T*& workspace, int64_t bat
 template <class T>
 void reduce(T* grad_weight, const T* partials, T* scratch, int64_t panel, int64_t channel,
             const ConvShape& s, const Plan<T>& plan, bool accumulate) {
-  const int64_t nr = plan.kernel.nr, taps = s.taps(), first = panel * nr;
+  const int64_t nr = plan.kernel.nr, taps = s.taps();
   for (int64_t tap = 0; tap < taps; ++tap) {
     const int64_t j = tap % s.kernel_w;
     const Block block{panel, tap / s.kernel_w, plan.by_tap ? j : 0};
@@ -272,32 +274,31 @@ void reduce(T* grad_weight, const T* partials, T* scratch, int64_t panel, int64_
       for (int64_t o = 0; o < nr; ++o) sum[o] += from[o];
     }
   }
-  T* const to = grad_weight + (first * plan.channels + channel) * taps;
-  const int64_t step = plan.channels * taps, valid = smaller(nr, plan.rows - first);
-  if (accumulate) {
-    transpose<true>(to, step, scratch, nr, taps, valid);
-  } else {
-    transpose(to, step, scratch, nr, taps, valid);
-  }
+  write_channel(grad_weight, scratch, nr, panel, channel, s, accumulate);
 }
 
 }  // namespace
 
 template <class T>
 int64_t conv2d_grad_weight_workspace(ImageView<const T> grad_output, ImageView<const T> input,
-                                     const ConvShape& shape, int64_t threads) {
+                                     const ConvShape& shape, int64_t threads, int64_t winograd) {
+  const int64_t gradient_copy =
+      copy_size(grad_output, shape.batch, shape.out_channels, shape.out_pixels());
+  if (winograd != 0) return gradient_copy + winograd_grad_weight_workspace<T>(shape, threads);
   const Plan<T> plan(shape);
-  return copy_size(grad_output, shape.batch, shape.out_channels, shape.out_pixels()) +
-         copy_size(input, shape.batch, shape.in_channels, shape.in_h * shape.in_w) +
+  return gradient_copy + copy_size(input, shape.batch, shape.in_channels, shape.in_h * shape.in_w) +
          round_up(shape.groups * plan.pieces * plan.partial_size, kAlignment) +
          threads * plan.slot_size;
 }
 
 template <class T>
 void conv2d_grad_weight(T* grad_weight, ImageView<const T> grad_output, ImageView<const T> input,
-                        T* workspace, const ConvShape& s, bool accumulate) {
-  const Plan<T> plan(s);
+                        T* workspace, const ConvShape& s, bool accumulate, int64_t winograd) {
   grad_output = together(grad_output, workspace, s.batch, s.out_channels, s.out_h, s.out_w);
+  if (winograd != 0) {
+    return winograd_grad_weight(grad_weight, grad_output, input, workspace, s, accumulate);
+  }
+  const Plan<T> plan(s);
   input = together(input, workspace, s.batch, s.in_channels, s.in_h, s.in_w);
   const Pixels<T> pixels(grad_output, input, s, plan);
   const int64_t group_size = plan.pieces * plan.partial_size, threads = thread_count();
@@ -311,26 +312,21 @@ void conv2d_grad_weight(T* grad_weight, ImageView<const T> grad_output, ImageVie
               slots + slot * plan.slot_size, pixels, group, piece, share * shared,
               (share + 1) * shared, s, plan);
   });
-  constexpr int64_t kChannels = 16;  // of a task
-  const int64_t steps = ceil_div(plan.channels, kChannels);
-  parallel_tasks(s.groups * plan.panels * steps, threads, [&](int64_t task, int64_t slot) {
-    const int64_t group = task / (plan.panels * steps), panel = task / steps % plan.panels;
-    const int64_t first = task % steps * kChannels;
-    for (int64_t c = first; c < smaller(plan.channels, first + kChannels); ++c) {
-      reduce(grad_weight + group * plan.rows * plan.channels * s.taps(),
-             workspace + group * group_size, slots + slot * plan.slot_size, panel, c, s, plan,
-             accumulate);
-    }
-  });
+  reduce_channels(slots, plan.slot_size, plan.panels, s,
+                  [&](int64_t group, int64_t panel, int64_t channel, T* scratch) {
+                    reduce(grad_weight + group * plan.rows * plan.channels * s.taps(),
+                           workspace + group * group_size, scratch, panel, channel, s, plan,
+                           accumulate);
+                  });
 }
 
 template int64_t conv2d_grad_weight_workspace(ImageView<const float>, ImageView<const float>,
-                                              const ConvShape&, int64_t);
+                                              const ConvShape&, int64_t, int64_t);
 template int64_t conv2d_grad_weight_workspace(ImageView<const double>, ImageView<const double>,
-                                              const ConvShape&, int64_t);
+                                              const ConvShape&, int64_t, int64_t);
 template void conv2d_grad_weight(float*, ImageView<const float>, ImageView<const float>, float*,
-                                 const ConvShape&, bool);
+                                 const ConvShape&, bool, int64_t);
 template void conv2d_grad_weight(double*, ImageView<const double>, ImageView<const double>, double*,
-                                 const ConvShape&, bool);
+                                 const ConvShape&, bool, int64_t);
 
 }  // namespace pydenoise::cpu

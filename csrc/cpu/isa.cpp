@@ -120,6 +120,11 @@ const WinogradKernel<T>& winograd_kernel(WinogradForm form) {
   return kernels_in_use<T>().winograd.data[static_cast<int>(form)];
 }
 
+template <class T>
+const WinogradGradient<T>& winograd_gradient(int64_t stride) {
+  return kernels_in_use<T>().winograd_gradients.data[stride - 1];
+}
+
 template Kernels<float> kernels_in_use<float>();
 template Kernels<double> kernels_in_use<double>();
 template const OuterKernel<float>& outer_kernel_for<float>(int64_t, int64_t);
@@ -130,5 +135,7 @@ template const PlaneKernel<float>* plane_kernel_for<float>(int64_t);
 template const PlaneKernel<double>* plane_kernel_for<double>(int64_t);
 template const WinogradKernel<float>& winograd_kernel<float>(WinogradForm);
 template const WinogradKernel<double>& winograd_kernel<double>(WinogradForm);
+template const WinogradGradient<float>& winograd_gradient<float>(int64_t);
+template const WinogradGradient<double>& winograd_gradient<double>(int64_t);
 
 }  // namespace pydenoise::cpu

@@ -32,8 +32,9 @@ const GatherKernel<T>& gather_kernel_for(int64_t channels);
 template <class T>
 const PlaneKernel<T>* plane_kernel_for(int64_t channels);
 
-// The transforms of F(out x out, 3 x 3); null for an `out` that there is none for.
 template <class T>
 const WinogradKernel<T>& winograd_kernel(WinogradForm form);
+template <class T>
+const WinogradGradient<T>& winograd_gradient(int64_t stride);
 
 }  // namespace pydenoise::cpu

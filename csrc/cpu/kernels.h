@@ -40,6 +40,7 @@ struct Kernels {
   KernelTable<GatherKernel<T>> gather;
   KernelTable<PlaneKernel<T>> plane;
   KernelTable<WinogradKernel<T>> winograd;
+  KernelTable<WinogradGradient<T>> winograd_gradients;
 
   // sums[c] += channel c of `count` pixels, `step` elements apart
   void (*add_pixels)(double* sums, const T* pixels, int64_t step, int64_t count, int64_t channels);

@@ -10,6 +10,7 @@ Kernels<typename Vec::T> kernels(KernelTable<OuterKernel<typename Vec::T>> outer
           gather,
           plane,
           table(kWinograd<Vec>),
+          table(kWinogradGradients<Vec>),
           add_pixels<Vec>,
           im2col_channels<T>,
           col2im_channels<T>,

@@ -115,4 +115,22 @@ struct WinogradKernel {
   void (*output)(const WinogradTile<T>& tile, const T* bias, const Finish<T>& finish);
 };
 
+// The way back to the weights, for tiles of 2 x 2 pixels of grad_output: along each side sum i adds
+// up `count` products of planes of the input, two apart from `plane` on, with transformed
+// gradients, two apart from `result` on.
+template <class T>
+struct WinogradGradient {
+  static constexpr int kMost = 4;
+  int64_t planes, results, sums;
+  struct {
+    int64_t plane, result, count;
+  } sum[kMost];
+  void (*input)(T* to, int64_t to_step, const T* from, int64_t row_pitch, int64_t pixel_pitch,
+                int64_t channels);
+  // Of the tile's pixels rows x cols exist; the others are zero.
+  void (*gradient)(T* to, int64_t to_step, const T* from, int64_t row_pitch, int64_t pixel_pitch,
+                   int64_t rows, int64_t cols, int64_t channels);
+  void (*taps)(T* taps, const T* sums, int64_t width);
+};
+
 }  // namespace pydenoise::cpu

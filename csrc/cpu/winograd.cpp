@@ -7,34 +7,15 @@
 #include "cpu/isa.h"
 #include "cpu/source.h"
 #include "cpu/transpose.h"
+#include "cpu/winograd_tiles.h"
 #include "parallel.h"
 
 namespace pydenoise::cpu {
 namespace {
 
-constexpr int64_t kTaps = 9;
-constexpr int64_t kBlockElements = int64_t{3} << 15;  // of transformed tiles: stays in cache
-
 WinogradForm form_of(const Direction& d, int64_t side) {
   if (d.shape.stride_h == 2) return d.mirrored ? WinogradForm::kMirrored : WinogradForm::kStrided;
   return side == 2 ? WinogradForm::kTwo : WinogradForm::kFour;
-}
-
-// The shape with the destination's sides rounded up to whole tiles. Of the source it keeps what the
-// true sides read: what only the added pixels would read is zero, as what lies beyond the picture.
-ConvShape whole_tiles(const Direction& d, int64_t side) {
-  ConvShape s = d.shape;
-  int64_t &dest_h = d.mirrored ? s.in_h : s.out_h, &source_h = d.mirrored ? s.out_h : s.in_h;
-  int64_t &dest_w = d.mirrored ? s.in_w : s.out_w, &source_w = d.mirrored ? s.out_w : s.in_w;
-  const auto end = [](const GatherAxis& a) { return a.source(a.count - 1, a.taps - 1) + 1; };
-  int64_t end_h = 0, end_w = 0;
-  for (int64_t i = 0; i < d.phases_h; ++i) end_h = larger(end_h, end(d.rows(i * d.phases_w)));
-  for (int64_t j = 0; j < d.phases_w; ++j) end_w = larger(end_w, end(d.cols(j)));
-  source_h = smaller(source_h, end_h);
-  source_w = smaller(source_w, end_w);
-  dest_h = round_up(dest_h, side * d.rows(0).dest_step);
-  dest_w = round_up(dest_w, side * d.cols(0).dest_step);
-  return s;
 }
 
 template <class T>
@@ -64,14 +45,14 @@ struct Plan {
         bands(rounded,
               larger(Source<T>::buffer_size(rounded, 2) - Source<T>::buffer_size(rounded, 1),
                      Dest<T>::buffer_size(d, 1))),
-        block(round_up(larger(1, kBlockElements / (planes * d.source_channels + results * width)),
+        block(round_up(larger(1, kWinogradBlock / (planes * d.source_channels + results * width)),
                        kernel.mr)) {
     bands.align(side, rounded);
     source_size = round_up(Source<T>::buffer_size(rounded, bands.rows), kAlignment);
     dest_size = round_up(Dest<T>::buffer_size(rounded, bands.rows), kAlignment);
     input_size = round_up(planes * block * d.source_channels, kAlignment);
     slot_size = larger(source_size + dest_size + input_size + results * block * width,
-                       round_up(kTaps * width, kAlignment));
+                       round_up(kWinogradTaps * width, kAlignment));
   }
 
   int64_t group_size() const { return round_up(panels * panel_size, kAlignment); }
@@ -83,13 +64,13 @@ void pack_panel(T* packed, const T* weight, T* scratch, int64_t panel, int64_t c
                 const Direction& d, const Plan<T>& plan) {
   const int64_t nr = plan.kernel.nr, first = panel * nr;
   const int64_t valid = smaller(nr, d.dest_channels - first);
-  std::fill(scratch, scratch + kTaps * nr, T(0));
+  std::fill(scratch, scratch + kWinogradTaps * nr, T(0));
   for (int64_t c = c0; c < c1; ++c) {
     transpose(scratch, nr, weight + first * d.weight_dest_stride + c * d.weight_source_stride,
-              d.weight_dest_stride, valid, kTaps);  // scratch[tap][channel]
+              d.weight_dest_stride, valid, kWinogradTaps);  // scratch[tap][channel]
     const int64_t tap_step = d.mirrored ? -nr : nr;
     plan.form.weights(packed + panel * plan.panel_size + c * nr, plan.term_size,
-                      d.mirrored ? scratch + (kTaps - 1) * nr : scratch, tap_step, nr);
+                      d.mirrored ? scratch + (kWinogradTaps - 1) * nr : scratch, tap_step, nr);
   }
 }
 
@@ -97,7 +78,7 @@ void pack_panel(T* packed, const T* weight, T* scratch, int64_t panel, int64_t c
 template <class T>
 void pack_weights(T* packed, const T* weight, T* slots, const Direction& d, const Plan<T>& plan) {
   constexpr int64_t kChannels = 16;  // of a task
-  const int64_t group_weights = d.source_channels * d.dest_channels * kTaps;
+  const int64_t group_weights = d.source_channels * d.dest_channels * kWinogradTaps;
   const int64_t steps = ceil_div(d.source_channels, kChannels);
   parallel_tasks(d.shape.groups * plan.panels * steps, thread_count(),
                  [&](int64_t task, int64_t slot) {

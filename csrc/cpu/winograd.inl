@@ -5,7 +5,8 @@
 // The transforms of one side of a tile, between arrays whose elements are vectors. kIn source
 // pixels become kPlanes planes (B^T d), the taps kTerms terms (G g). Result i sums the products of
 // count(i) planes, from first(i) on, with the next count(i) terms; of the results come kOut
-// destination pixels (A^T m).
+// destination pixels (A^T m). Backwards, gradients of these become kResults (A y), sum i adds up
+// products(i) of them with planes, both two apart, and of the sums come gradients of taps (G^T s).
 
 // F(2, 3).
 struct Winograd2 {
@@ -31,6 +32,25 @@ struct Winograd2 {
   static void output(V (&to)[2], const V (&m)[4], T) {
     to[0] = (m[0] + m[1]) + m[2];
     to[1] = (m[1] - m[2]) - m[3];
+  }
+
+  static constexpr int kSums = 4;
+  static constexpr int plane(int sum) { return sum; }
+  static constexpr int result(int sum) { return sum; }
+  static constexpr int products(int) { return 1; }
+  template <class V>
+  static void gradient(V (&to)[4], const V (&y)[2]) {
+    to[0] = y[0];
+    to[1] = y[0] + y[1];
+    to[2] = y[0] - y[1];
+    to[3] = -y[1];
+  }
+  template <class V, class T>
+  static void taps(V (&to)[3], const V (&s)[4], T) {
+    const V outer = (s[1] + s[2]) * T(0.5);
+    to[0] = s[0] + outer;
+    to[1] = (s[1] - s[2]) * T(0.5);
+    to[2] = outer + s[3];
   }
 };
 
@@ -98,6 +118,23 @@ struct WinogradStrided {
   static void output(V (&to)[2], const V (&m)[3], T) {
     to[0] = m[0] + m[1];
     to[1] = m[1] + m[2];
+  }
+
+  static constexpr int kSums = 4;
+  static constexpr int plane(int sum) { return sum < 3 ? sum : 4; }
+  static constexpr int result(int sum) { return sum < 2 ? 0 : sum - 1; }
+  static constexpr int products(int sum) { return sum == 1 ? 2 : 1; }
+  template <class V>
+  static void gradient(V (&to)[3], const V (&y)[2]) {
+    to[0] = y[0];
+    to[1] = y[0] + y[1];
+    to[2] = y[1];
+  }
+  template <class V, class T>
+  static void taps(V (&to)[3], const V (&s)[4], T) {
+    to[0] = s[0] + s[2];
+    to[1] = s[1];
+    to[2] = s[2] + s[3];
   }
 };
 
@@ -249,6 +286,69 @@ void winograd_output(const WinogradTile<typename Vec::T>& tile, const typename V
   }
 }
 
+// A y A^T of one tile of grad_output: to[(i, j) * to_step + c].
+template <class Vec, class Form>
+void winograd_gradient(typename Vec::T* to, int64_t to_step, const typename Vec::T* from,
+                       int64_t row_pitch, int64_t pixel_pitch, int64_t rows, int64_t cols,
+                       int64_t channels) {
+  constexpr int kOut = Form::kOut, kResults = Form::kResults;
+  using V = typename Vec::V;
+  for (int64_t c = 0; c < channels; c += Vec::kLanes) {
+    const int lanes = static_cast<int>(smaller(Vec::kLanes, channels - c));
+    V transformed[kOut][kResults];
+#pragma GCC unroll 4
+    for (int i = 0; i < kOut; ++i) {
+      V pixels[kOut];
+#pragma GCC unroll 4
+      for (int j = 0; j < kOut; ++j) {
+        const bool exists = i < rows && j < cols;
+        pixels[j] = exists ? Vec::load_some(from + i * row_pitch + j * pixel_pitch + c, lanes)
+                           : Vec::zero();
+      }
+      Form::gradient(transformed[i], pixels);
+    }
+#pragma GCC unroll 6
+    for (int j = 0; j < kResults; ++j) {
+      V pixels[kOut], column[kResults];
+#pragma GCC unroll 4
+      for (int i = 0; i < kOut; ++i) pixels[i] = transformed[i][j];
+      Form::gradient(column, pixels);
+#pragma GCC unroll 6
+      for (int i = 0; i < kResults; ++i) {
+        Vec::store_some(to + (i * kResults + j) * to_step + c, column[i], lanes);
+      }
+    }
+  }
+}
+
+// G^T s G of `width` kernels side by side, a whole number of vectors: sums[(i, j)][width] become
+// taps[tap][width].
+template <class Vec, class Form>
+void winograd_taps(typename Vec::T* taps, const typename Vec::T* sums, int64_t width) {
+  constexpr int kSums = Form::kSums;
+  using T = typename Vec::T;
+  using V = typename Vec::V;
+  for (int64_t c = 0; c < width; c += Vec::kLanes) {
+    V rows[kSums][3];
+#pragma GCC unroll 4
+    for (int i = 0; i < kSums; ++i) {
+      V s[kSums];
+#pragma GCC unroll 4
+      for (int j = 0; j < kSums; ++j) s[j] = Vec::load(sums + (i * kSums + j) * width + c);
+      Form::taps(rows[i], s, T());
+    }
+#pragma GCC unroll 3
+    for (int j = 0; j < 3; ++j) {
+      V s[kSums], column[3];
+#pragma GCC unroll 4
+      for (int i = 0; i < kSums; ++i) s[i] = rows[i][j];
+      Form::taps(column, s, T());
+#pragma GCC unroll 3
+      for (int i = 0; i < 3; ++i) Vec::store(taps + (i * 3 + j) * width + c, column[i]);
+    }
+  }
+}
+
 template <class Vec, class Form>
 constexpr WinogradKernel<typename Vec::T> winograd_form(int64_t positions) {
   WinogradKernel<typename Vec::T> kernel{positions,
@@ -272,3 +372,23 @@ template <class Vec>
 constexpr WinogradKernel<typename Vec::T> kWinograd[] = {
     winograd_form<Vec, Winograd2>(2), winograd_form<Vec, Winograd4>(4),
     winograd_form<Vec, WinogradStrided>(2), winograd_form<Vec, WinogradMirrored>(2)};
+
+template <class Vec, class Form>
+constexpr WinogradGradient<typename Vec::T> winograd_way_back() {
+  WinogradGradient<typename Vec::T> kernel{Form::kPlanes,
+                                           Form::kResults,
+                                           Form::kSums,
+                                           {},
+                                           winograd_input<Vec, Form>,
+                                           winograd_gradient<Vec, Form>,
+                                           winograd_taps<Vec, Form>};
+  for (int sum = 0; sum < Form::kSums; ++sum) {
+    kernel.sum[sum] = {Form::plane(sum), Form::result(sum), Form::products(sum)};
+  }
+  return kernel;
+}
+
+// In the order of the strides.
+template <class Vec>
+constexpr WinogradGradient<typename Vec::T> kWinogradGradients[] = {
+    winograd_way_back<Vec, Winograd2>(), winograd_way_back<Vec, WinogradStrided>()};

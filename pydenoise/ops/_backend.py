@@ -117,11 +117,11 @@ def use_algorithm(name: str) -> _Switch:
     name : 'auto', 'im2col', 'implicit', 'winograd2' or 'winograd4'
         'im2col' is the report's chain: patches stored as a matrix, matrix products, columns
         summed back. 'implicit' never stores the patch matrix. 'winograd2' and 'winograd4' are
-        Winograd's F(2 x 2, 3 x 3) and F(4 x 4, 3 x 3): 2.25 and 4 times fewer products, for
-        convolutions and input gradients of 3 x 3 kernels without dilation on the compiled
-        backend, the larger tile for 8 channels and more. With stride 2 and odd padding both are
-        F(2 x 2, 2 x 2) of the outer taps, 1.44 times fewer products. Everything else is computed
-        as by 'implicit'. 'auto' takes the fastest of 'im2col', 'implicit' and 'winograd2', by
+        Winograd's F(2 x 2, 3 x 3) and F(4 x 4, 3 x 3): 2.25 and 4 times fewer products, for 3 x 3
+        kernels without dilation on the compiled backend; the larger tile for 8 channels and more,
+        but not for gradients of weights. With stride 2 and odd padding both are F(2 x 2, 2 x 2) of
+        the outer taps, 1.44 times fewer products. Everything else is computed as by 'implicit'.
+        'auto' takes the fastest of 'im2col', 'implicit' and 'winograd2', by
         channels, kernel, stride and padding alone.
 
     Notes
@@ -130,8 +130,8 @@ def use_algorithm(name: str) -> _Switch:
     pixels; with stride 2 5 x 5 or, mirrored, 3 x 3), not the pixel's own terms: a pixel whose terms
     are zero may come out as a rounding error of its neighbours'. Relative to those 'winograd2'
     rounds like a plain sum; 'winograd4' about 25 times worse, which is why it has to be asked for.
-    An infinity may come out as NaN, with 'winograd4' up to two pixels further than the kernel
-    reaches.
+    A gradient of a weight rounds with those of its other taps. An infinity may come out as NaN,
+    with 'winograd4' up to two pixels further than the kernel reaches.
     """
     return _Switch(_algorithm, _known("algorithm", name, ALGORITHMS))
 

@@ -155,6 +155,7 @@ class Compiled(Pointwise):
         input: Tensor,
         shape: ConvShape,
         accumulate: bool,
+        winograd: int = 0,
     ) -> None:
         grad_output, grad_output_last = dense(grad_output)
         input, input_last = dense(input)
@@ -167,6 +168,7 @@ class Compiled(Pointwise):
             input_last,
             self._checked(shape),
             accumulate,
+            winograd,
         )
 
     def conv2d_grad_bias(self, grad_bias: Tensor, grad_output: Tensor, accumulate: bool) -> None:
@@ -202,8 +204,6 @@ class OnProcessor(Pooling, Compiled):
         of large strides over few channels: each of many phases is too small a product, where one
         over all taps fills its tiles.
         """
-        if product == "conv2d_grad_weight":
-            return "implicit"
         channels = min(shape.in_channels, shape.out_channels) // shape.groups
         if shape.has_winograd and channels >= _WINOGRAD_CHANNELS:
             return "winograd2"
@@ -213,11 +213,13 @@ class OnProcessor(Pooling, Compiled):
         return "implicit"
 
     def by_winograd(self, algorithm: str, product: str, shape: ConvShape) -> Any:
-        """Winograd's products; with stride 2 or few channels by the smaller form.
+        """Winograd's products; with stride 2, few channels or for weights in the smaller tile.
 
         What the transforms of F(4 x 4) round away does not shrink with the channels that are
         summed: of fewer than 8 it would miss the bound of `tests/test_winograd.py`.
         """
+        if product == "conv2d_grad_weight":
+            return self._winograd
         if shape.stride_h == 2:
             return self._winograd if product == "conv2d" else self._winograd_scattered
         summed = shape.in_channels if product == "conv2d" else shape.out_channels
@@ -231,8 +233,7 @@ _WIDE_TILE_CHANNELS = 8
 
 
 class _Winograd:
-    """The convolutions by Winograd's F(side x side, 3 x 3), in tiles of `tile` pixels a side;
-    gradients of weights as ever."""
+    """The convolutions by Winograd's F(side x side, 3 x 3), in tiles of `tile` pixels a side."""
 
     FINISHES = True
 
@@ -240,4 +241,4 @@ class _Winograd:
         self.TILE = tile
         self.conv2d = partial(backend.conv2d, winograd=side)
         self.conv2d_grad_input = partial(backend.conv2d_grad_input, winograd=side)
-        self.conv2d_grad_weight = backend.conv2d_grad_weight
+        self.conv2d_grad_weight = partial(backend.conv2d_grad_weight, winograd=side)

@@ -161,7 +161,8 @@ class Library:
         where = queue_of(dest.device)
         getattr(self._module, name)(is_double, dest, *pictures, shape, *finish, scratch, *where)
 
-    def conv2d_grad_weight(self, is_double: bool, dest: Tensor, *rest: Any) -> None:
+    def conv2d_grad_weight(self, is_double: bool, dest: Tensor, *operands: Any) -> None:
+        *rest, _ = operands
         count = self._module.conv2d_grad_weight_workspace(is_double, rest[-2])
         scratch = _scratch(dest, count)
         where = _branch("weight", dest.device, scratch, dest, *rest)

@@ -234,8 +234,9 @@ void convolutions(Bytes& bytes, std::mt19937_64& random, const ConvShape& s) {
   }
   {
     const Elements<T> gw(weights);
-    const Aligned<T> scratch(cpu::conv2d_grad_weight_workspace(gradient, input, s, thread_count()));
-    cpu::conv2d_grad_weight(gw.data(), gradient, input, scratch.data, s, false);
+    const Aligned<T> scratch(
+        cpu::conv2d_grad_weight_workspace(gradient, input, s, thread_count(), winograd));
+    cpu::conv2d_grad_weight(gw.data(), gradient, input, scratch.data, s, false, winograd);
     double back = 0;
     for (int64_t i = 0; i < weights; ++i) back += double(gw[i]) * double(w[i]);
     if (!(std::abs(back - forward) <= bound)) fail("conv2d_grad_weight", s);
