@@ -39,7 +39,8 @@ def header(results: dict[str, Any]) -> str:
         f"Python {first['python']}; pydenoise {first['pydenoise']} at {results['commit']}, "
         f"{first['date'][:10]}. float32, every result checked first; medians of interleaved "
         "rounds. Multiply-add peak and copy bandwidth in the same run, best of at least ten: "
-        f"{limits}. `ours` is what runs without being asked for, `im2col` the report's own chain."
+        f"{limits}. `ours` is what runs without being asked for, `im2col` the report's own chain. "
+        "Shares of the peak count the direct method's products, of which `ours` saves some."
     )
 
 

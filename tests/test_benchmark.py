@@ -244,7 +244,7 @@ def test_requirements_line_by_line(tmp_path: Path) -> None:
     import roofline
     import run
 
-    times = {"auto": 1000.0, "torch": 2600.0, "torch.compile": 1600.0}
+    times = {"auto": 1000.0, "implicit": 1500.0, "torch": 2600.0, "torch.compile": 1600.0}
     names = ["conv1 forward", "conv2 forward", "picture forward"]
     made = report(*[(name, {**times, "torch channels_last": 2000.0}) for name in names])
     steps = report(("step 16x3x32x32", times), ("training run", times), group="network")

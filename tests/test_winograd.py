@@ -14,7 +14,8 @@ by up to 4 times as much, so these are computed by F(2 x 2).
 
 With stride 2 a tile has no ring: whatever meets in it does so in one of its 2 x 2 pixels, mirrored
 4 x 4, of which those beyond the picture count as well. In the gradient of a weight the sums of all
-nine taps meet, which are added up in place of the maximum.
+nine taps meet, which are added up in place of the maximum, and 8 takes the place of 4: of a single
+product the transforms alone round more than 4 times.
 
 With many channels on both sides, where `auto` takes it, and dense random numbers F(2 x 2) keeps the
 bound of a plain sum, too; not where a pixel's own terms are zero and its neighbours' are not.
@@ -23,6 +24,7 @@ bound of a plain sum, too; not where a pixel's own terms are zero and its neighb
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -61,6 +63,7 @@ MANY_CHANNELS = [
     _case("more-than-a-term-block", 1, (530, 35), (4, 3)),
     _strided("strided", 2, (32, 40), (9, 12)),
     _strided("strided-wide-padding", 1, (33, 32), (6, 7), 3, bias=False),
+    replace(_strided("strided-two-paddings", 1, (32, 33), (9, 10)), padding=(3, 1)),
     _strided("strided-groups", 1, (64, 96), (7, 9), groups=2),
     _strided("strided-panels", 1, (70, 66), (5, 3)),
     _strided("strided-bands", 1, (33, 48), (74, 141)),
@@ -120,14 +123,14 @@ def over_tiles(x: Tensor, side: int, ring: int) -> Tensor:
 
 def within_strided_tiles(op: Op, case: ConvCase, o: Operands) -> Expected:
     """The right values of stride 2, bounded by what meets in a tile."""
-    padding, groups, (height, width) = case.padding[0], case.groups, op.size(case)[2:]
+    (rows, cols), groups, (height, width) = case.padding, case.groups, op.size(case)[2:]
 
     def forward(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-        return F.conv2d(F.pad(x, (0, 4, 0, 4)), w, b, 2, padding, 1, groups)
+        return F.conv2d(F.pad(x, (0, 4, 0, 4)), w, b, 2, (rows, cols), 1, groups)
 
     def mirrored(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
         z = F.conv_transpose2d(x, w, None, 2, 0, 0, groups)
-        z = F.pad(z, (-padding, padding + 8, -padding, padding + 8))
+        z = F.pad(z, (-cols, cols + 8, -rows, rows + 8))
         return z if b is None else z + b[:, None, None]
 
     if op.name == "conv2d":
@@ -144,7 +147,7 @@ def within_tiles(op: Op, case: ConvCase, o: Operands, side: int) -> Expected:
     """The right values, bounded by what meets in a tile."""
     if op.is_weight:
         values, bound = op.right(case, o)
-        return Expected(values, 4 * bound.sum((2, 3), keepdim=True).expand_as(bound))
+        return Expected(values, 8 * bound.sum((2, 3), keepdim=True).expand_as(bound))
     if case.stride == (2, 2):
         return within_strided_tiles(op, case, o)
     padding, groups = case.padding[0], case.groups
@@ -190,7 +193,13 @@ def test_formats_and_threads_change_no_bit(op: Op, winograd: str, compiled: Plac
     names = {"many-square", "many-bands", "groups", "strided", "strided-bands", "strided-few"}
     for case in (case for case in MANY_CHANNELS + FEW_CHANNELS if case.name in names):
         results = []
-        for threads, memory_format in ((1, "nchw"), (1, "nhwc"), (2, "nchw"), (3, "nhwc")):
+        for threads, memory_format in (
+            (1, "nchw"),
+            (1, "nhwc"),
+            (2, "nchw"),
+            (3, "nhwc"),
+            (9, "nhwc"),
+        ):
             torch.set_num_threads(threads)
             setting = Setting(compiled, winograd, torch.float32, FORMATS[memory_format])
             results.append(op.run(case, setting.put_all(operands(case, torch.float32))))
@@ -248,11 +257,11 @@ def test_strided_cuts_at_multiples_of_the_tile(
 
 
 def test_a_picture_alone_is_a_picture_in_a_batch(winograd: str, compiled: Place) -> None:
-    for case in (_case("five", 5, (35, 33), (9, 10)), _case("five-few", 5, (4, 3), (9, 10))):
-        o = operands(case, torch.float32)
-        z = ops.conv2d(o.input, o.weight, o.bias, 1, 1)
+    for stride, channels in ((1, (35, 33)), (1, (4, 3)), (2, (35, 33)), (2, (4, 3))):
+        o = operands(_case("five", 5, channels, (9, 10), stride=(stride, stride)), torch.float32)
+        z = ops.conv2d(o.input, o.weight, o.bias, stride, 1)
         for n in range(5):
-            one = ops.conv2d(o.input[n : n + 1], o.weight, o.bias, 1, 1)
+            one = ops.conv2d(o.input[n : n + 1], o.weight, o.bias, stride, 1)
             assert_same_bits(one, z[n : n + 1], f"picture {n}")
 
 

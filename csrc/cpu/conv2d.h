@@ -9,8 +9,9 @@
 // winograd: 0, or a side of winograd.h's tiles for which has_winograd(shape, side); 2 for weights.
 //
 // The order in which the terms of one element are added: taps row by row, as they lie in the
-// source, in each tap the channels, bias last; with Winograd's products the channels, then the
-// transform; grad_weight: in pieces, see conv2d_grad_weight.cpp and winograd_grad_weight.cpp.
+// source, in each tap the channels, bias last; with Winograd's products the channels of each plane
+// that a result sums, then the transform; grad_weight: in pieces, see conv2d_grad_weight.cpp and
+// winograd_grad_weight.cpp.
 #pragma once
 
 #include "conv_shape.h"

@@ -31,7 +31,8 @@ class Dest {
         in_place_(image.stride_c == 1 || direction.dest_channels == 1) {}
 
   static int64_t buffer_size(const Direction& d, int64_t positions) {
-    return positions * d.rows(0).dest_step * d.dest_w * d.dest_channels;
+    const int64_t row = bounded_product(d.dest_w, d.dest_channels);
+    return bounded_product(positions * d.rows(0).dest_step, row);
   }
 
   DestBand<T> band(T* buffer, int64_t picture, int64_t group, int64_t y0) const {

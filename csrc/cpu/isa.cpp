@@ -121,7 +121,7 @@ const WinogradKernel<T>& winograd_kernel(WinogradForm form) {
 }
 
 template <class T>
-const WinogradGradient<T>& winograd_gradient(int64_t stride) {
+const WinogradGradient<T>& winograd_gradient_kernel(int64_t stride) {
   return kernels_in_use<T>().winograd_gradients.data[stride - 1];
 }
 
@@ -135,7 +135,7 @@ template const PlaneKernel<float>* plane_kernel_for<float>(int64_t);
 template const PlaneKernel<double>* plane_kernel_for<double>(int64_t);
 template const WinogradKernel<float>& winograd_kernel<float>(WinogradForm);
 template const WinogradKernel<double>& winograd_kernel<double>(WinogradForm);
-template const WinogradGradient<float>& winograd_gradient<float>(int64_t);
-template const WinogradGradient<double>& winograd_gradient<double>(int64_t);
+template const WinogradGradient<float>& winograd_gradient_kernel<float>(int64_t);
+template const WinogradGradient<double>& winograd_gradient_kernel<double>(int64_t);
 
 }  // namespace pydenoise::cpu

@@ -32,9 +32,10 @@ const GatherKernel<T>& gather_kernel_for(int64_t channels);
 template <class T>
 const PlaneKernel<T>* plane_kernel_for(int64_t channels);
 
+// Winograd's transforms, and those of weights' gradients for stride 1 or 2.
 template <class T>
 const WinogradKernel<T>& winograd_kernel(WinogradForm form);
 template <class T>
-const WinogradGradient<T>& winograd_gradient(int64_t stride);
+const WinogradGradient<T>& winograd_gradient_kernel(int64_t stride);
 
 }  // namespace pydenoise::cpu

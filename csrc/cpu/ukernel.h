@@ -102,8 +102,9 @@ struct WinogradTile {
 // directions.
 enum class WinogradForm { kTwo, kFour, kStrided, kMirrored };
 
-// One of them, see winograd.inl: along each side of a tile result i is the sum of count[i] products
-// of neighbouring planes, from first[i] on, with the next of the terms.
+// One of them, see winograd.inl. A tile is `positions` destination positions along each side, where
+// result i is the sum of count[i] products of neighbouring planes, from first[i] on, with the next
+// of the terms.
 template <class T>
 struct WinogradKernel {
   static constexpr int kMost = 6;

@@ -350,7 +350,7 @@ void winograd_taps(typename Vec::T* taps, const typename Vec::T* sums, int64_t w
 }
 
 template <class Vec, class Form>
-constexpr WinogradKernel<typename Vec::T> winograd_form(int64_t positions) {
+constexpr WinogradKernel<typename Vec::T> winograd_kernel_of(int64_t positions) {
   WinogradKernel<typename Vec::T> kernel{positions,
                                          Form::kPlanes,
                                          Form::kTerms,
@@ -370,11 +370,11 @@ constexpr WinogradKernel<typename Vec::T> winograd_form(int64_t positions) {
 // In the order of WinogradForm.
 template <class Vec>
 constexpr WinogradKernel<typename Vec::T> kWinograd[] = {
-    winograd_form<Vec, Winograd2>(2), winograd_form<Vec, Winograd4>(4),
-    winograd_form<Vec, WinogradStrided>(2), winograd_form<Vec, WinogradMirrored>(2)};
+    winograd_kernel_of<Vec, Winograd2>(2), winograd_kernel_of<Vec, Winograd4>(4),
+    winograd_kernel_of<Vec, WinogradStrided>(2), winograd_kernel_of<Vec, WinogradMirrored>(2)};
 
 template <class Vec, class Form>
-constexpr WinogradGradient<typename Vec::T> winograd_way_back() {
+constexpr WinogradGradient<typename Vec::T> winograd_gradient_of() {
   WinogradGradient<typename Vec::T> kernel{Form::kPlanes,
                                            Form::kResults,
                                            Form::kSums,
@@ -391,4 +391,4 @@ constexpr WinogradGradient<typename Vec::T> winograd_way_back() {
 // In the order of the strides.
 template <class Vec>
 constexpr WinogradGradient<typename Vec::T> kWinogradGradients[] = {
-    winograd_way_back<Vec, Winograd2>(), winograd_way_back<Vec, WinogradStrided>()};
+    winograd_gradient_of<Vec, Winograd2>(), winograd_gradient_of<Vec, WinogradStrided>()};

@@ -18,10 +18,11 @@
 namespace pydenoise::cpu {
 namespace {
 
-constexpr int64_t kSide = 2;                     // pixels of a tile of grad_output
-constexpr int64_t kPieceTiles = 128;             // that are worth partial sums of their own
-constexpr int64_t kPartials = int64_t{1} << 22;  // elements of partial sums at most, beyond one
-constexpr int64_t kLeastBlock = 64;              // tiles
+constexpr int64_t kSide = 2;                         // pixels of a tile of grad_output
+constexpr int64_t kPieceTiles = 128;                 // that are worth partial sums of their own
+constexpr int64_t kPartials = int64_t{1} << 22;      // elements of partial sums at most, beyond one
+constexpr int64_t kLeastBlock = 64;                  // tiles that are worth a product
+constexpr int64_t kLargestBlock = int64_t{1} << 20;  // elements, where channels are very many
 
 template <class T>
 struct Plan {
@@ -44,7 +45,7 @@ struct Plan {
       : forward(s, false),
         whole(whole_tiles(forward, kSide)),
         rounded(whole, false),
-        form(winograd_gradient<T>(s.stride_h)),
+        form(winograd_gradient_kernel<T>(s.stride_h)),
         kernel(outer_kernel_for<T>(s.group_in_channels(), s.group_out_channels())),
         channels(s.group_in_channels()),
         rows(s.group_out_channels()),
@@ -60,7 +61,8 @@ struct Plan {
     pieces = larger(1, smaller(pieces, kPartials / (s.groups * partial_size)));
     const int64_t tile_size =
         form.planes * form.planes * padded_channels + form.results * form.results * width;
-    block = smaller(larger(kLeastBlock, kWinogradBlock / tile_size), larger(1, tiles));
+    block = larger(kWinogradBlock / tile_size, smaller(kLeastBlock, kLargestBlock / tile_size));
+    block = smaller(larger(1, block), larger(1, tiles));
     plane_size = block * padded_channels;
     result_size = block * width;
     source_size = round_up(Source<T>::buffer_size(rounded, bands.rows), kAlignment);
@@ -71,7 +73,7 @@ struct Plan {
   }
 };
 
-// Adds the outer products of a block's tiles to rows [first, last) of the sums.
+// Adds the outer products of a block's tiles to the sums [first, last).
 template <class T>
 void add_block(T* partial, const T* planes, const T* results, int64_t tiles, int64_t first,
                int64_t last, bool accumulate, const Plan<T>& plan) {
@@ -84,7 +86,7 @@ void add_block(T* partial, const T* planes, const T* results, int64_t tiles, int
   walk.b_step[0] = 2 * form.results * plan.result_size;
   walk.b_step[1] = 2 * plan.result_size;
   walk.b_step[2] = plan.width;
-  for (int64_t index = first * form.sums; index < last * form.sums; ++index) {
+  for (int64_t index = first; index < last; ++index) {
     const auto &row = form.sum[index / form.sums], &col = form.sum[index % form.sums];
     const T* const left = planes + (row.plane * form.planes + col.plane) * plan.plane_size;
     const T* const right = results + (row.result * form.results + col.result) * plan.result_size;
@@ -100,7 +102,7 @@ void add_block(T* partial, const T* planes, const T* results, int64_t tiles, int
   }
 }
 
-// Rows [first, last) of the sums of one piece and group.
+// Sums [first, last) of one piece and group.
 template <class T>
 void sum_piece(T* partial, T* buffer, const Source<T>& source, ImageView<const T> gradient,
                int64_t group, int64_t piece, int64_t first, int64_t last, const Plan<T>& plan) {
@@ -116,7 +118,9 @@ void sum_piece(T* partial, T* buffer, const Source<T>& source, ImageView<const T
     has_sums = has_sums || filled > 0;
     filled = 0;
   };
-  std::fill(planes, buffer + plan.slot_size, T(0));  // channels that only fill registers
+  if (plan.padded_channels != plan.channels || plan.width != plan.rows) {
+    std::fill(planes, buffer + plan.slot_size, T(0));  // channels that only fill registers
+  }
   const int64_t end = (piece + 1) * plan.items / plan.pieces;
   for (int64_t item = piece * plan.items / plan.pieces; item < end; ++item) {
     const int64_t picture = item / plan.bands.per_picture;
@@ -176,18 +180,18 @@ void winograd_grad_weight(T* grad_weight, ImageView<const T> gradient, ImageView
   const Source<T> source(input, plan.rounded);
   const int64_t group_size = plan.pieces * plan.partial_size, threads = thread_count();
   T* const slots = workspace + round_up(s.groups * group_size, kAlignment);
-  // Where pieces are fewer than threads, several share one: each transforms all of it, for some
-  // rows of the sums.
+  // Where pieces are fewer than threads, several share one: each transforms all of it, for some of
+  // the sums.
+  const int64_t sums = plan.form.sums * plan.form.sums;
   int64_t shares = 1;
-  while (s.groups * plan.pieces * shares < threads && shares < plan.form.sums) shares *= 2;
-  const int64_t rows = plan.form.sums / shares;
+  while (s.groups * plan.pieces * shares < threads && shares < sums) shares *= 2;
   const int64_t tasks = plan.items == 0 ? 0 : s.groups * plan.pieces * shares;
   parallel_tasks(tasks, threads, [&](int64_t task, int64_t slot) {
     const int64_t share = task % shares, piece = task / shares % plan.pieces;
     const int64_t group = task / (shares * plan.pieces);
     sum_piece(workspace + group * group_size + piece * plan.partial_size,
-              slots + slot * plan.slot_size, source, gradient, group, piece, share * rows,
-              (share + 1) * rows, plan);
+              slots + slot * plan.slot_size, source, gradient, group, piece, share * sums / shares,
+              (share + 1) * sums / shares, plan);
   });
   reduce_channels(slots, plan.slot_size, plan.panels, s,
                   [&](int64_t group, int64_t panel, int64_t channel, T* scratch) {

@@ -89,12 +89,17 @@ def faults(report: Mapping[str, Any]) -> list[str]:
     instruction set.
     """
     lowered = os.environ.get("PYDENOISE_ISA", "auto") != "auto"
+
+    def is_held(saves: bool, way: str) -> bool:
+        if way.startswith(("implicit", "im2col")):
+            return True
+        return not saves and (not lowered or way.startswith("auto"))
+
     return [
         f"{case['name']}, {name}: {way['gflop_per_s']:.4g} GFLOP/s where the multiply-add limit "
         f"was measured as {report['peak_gflop_per_s']:.4g}"
         for case in report["cases"]
         for name, way in case["ways"].items()
-        if (way.get("share_of_peak") or 0.0) > FAULT
-        and not (case["saves_multiplications"] and not name.startswith(("implicit", "im2col")))
-        and not (lowered and not name.startswith(("auto", "implicit", "im2col")))
+        if is_held(case["saves_multiplications"], name)
+        and (way.get("share_of_peak") or 0.0) > FAULT
     ]

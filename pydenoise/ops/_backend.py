@@ -121,8 +121,8 @@ def use_algorithm(name: str) -> _Switch:
         kernels without dilation on the compiled backend; the larger tile for 8 channels and more,
         but not for gradients of weights. With stride 2 and odd padding both are F(2 x 2, 2 x 2) of
         the outer taps, 1.44 times fewer products. Everything else is computed as by 'implicit'.
-        'auto' takes the fastest of 'im2col', 'implicit' and 'winograd2', by
-        channels, kernel, stride and padding alone.
+        'auto' takes the fastest of 'im2col', 'implicit' and 'winograd2', by channels, kernel,
+        stride and padding alone, for gradients of weights by the number of pixels, too.
 
     Notes
     -----
@@ -131,7 +131,8 @@ def use_algorithm(name: str) -> _Switch:
     are zero may come out as a rounding error of its neighbours'. Relative to those 'winograd2'
     rounds like a plain sum; 'winograd4' about 25 times worse, which is why it has to be asked for.
     A gradient of a weight rounds with those of its other taps. An infinity may come out as NaN,
-    with 'winograd4' up to two pixels further than the kernel reaches.
+    with 'winograd4' up to two pixels further than the kernel reaches, and numbers of a tile whose
+    sum is no number that the dtype has as infinities.
     """
     return _Switch(_algorithm, _known("algorithm", name, ALGORITHMS))
 

@@ -70,7 +70,8 @@ class Compiled(Pointwise):
         return self._library.Shape(astuple(shape))
 
     def fastest(self, product: str, shape: ConvShape) -> str:
-        """The algorithm that `auto` takes, by channels, kernel, stride and padding alone."""
+        """The algorithm that `auto` takes, by channels, kernel, stride and padding; for gradients
+        of weights by the number of pixels, too."""
         return "implicit"
 
     def by_winograd(self, algorithm: str, product: str, shape: ConvShape) -> Any:
@@ -200,12 +201,15 @@ class OnProcessor(Pooling, Compiled):
     def fastest(self, product: str, shape: ConvShape) -> str:
         """The algorithm that `auto` takes.
 
-        Winograd's products for 3 x 3 kernels between many channels. The im2col chain for gradients
-        of large strides over few channels: each of many phases is too small a product, where one
-        over all taps fills its tiles.
+        Winograd's products for 3 x 3 kernels between many channels; for weights, whose bits are of
+        no tile, not where pixels are few. The im2col chain for gradients of large strides over few
+        channels: each of many phases is too small a product, where one over all taps fills its
+        tiles.
         """
         channels = min(shape.in_channels, shape.out_channels) // shape.groups
-        if shape.has_winograd and channels >= _WINOGRAD_CHANNELS:
+        is_weight = product == "conv2d_grad_weight"
+        is_worth = not is_weight or shape.batch * shape.out_h * shape.out_w >= _WINOGRAD_PIXELS
+        if shape.has_winograd and channels >= _WINOGRAD_CHANNELS and is_worth:
             return "winograd2"
         phases = shape.stride_h * shape.stride_w
         if product == "conv2d_grad_input" and shape.groups == 1 and phases > 16:
@@ -229,11 +233,13 @@ class OnProcessor(Pooling, Compiled):
 
 _WINOGRAD_CHANNELS = 32
 """Channels on both sides from which F(2 x 2) is faster; below, its transforms cost too much."""
+_WINOGRAD_PIXELS = 512
+"""Of grad_output, from which the gradients of weights are worth their transforms."""
 _WIDE_TILE_CHANNELS = 8
 
 
 class _Winograd:
-    """The convolutions by Winograd's F(side x side, 3 x 3), in tiles of `tile` pixels a side."""
+    """The convolutions by Winograd's algorithms, in tiles of `side` positions and `tile` pixels."""
 
     FINISHES = True
 
@@ -241,4 +247,4 @@ class _Winograd:
         self.TILE = tile
         self.conv2d = partial(backend.conv2d, winograd=side)
         self.conv2d_grad_input = partial(backend.conv2d_grad_input, winograd=side)
-        self.conv2d_grad_weight = partial(backend.conv2d_grad_weight, winograd=side)
+        self.conv2d_grad_weight = partial(backend.conv2d_grad_weight, winograd=2)
