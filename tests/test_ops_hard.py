@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -110,27 +111,35 @@ def test_long_sums_keep_their_digits(place: Place, algorithm: str) -> None:
         assert (deep.double() / 368.64 - 1).abs().max() <= 4 * 36_864**0.5 * unit
 
 
-def test_auto_chooses_by_channels_kernel_and_stride_alone() -> None:
+def test_auto_chooses_by_all_but_the_pictures_size() -> None:
+    """For weights by that, too; never by how many pictures there are."""
     if ops.backends()["cpu"] is not None:
         pytest.skip("only the compiled kernels have a choice to make")
-    for channels, out_channels, kernel, stride, groups, right in (
-        (3, 16, 3, 2, 1, "implicit"),
-        (48, 16, 3, 8, 1, "im2col"),
-        (48, 16, 3, 8, 16, "implicit"),
-        (64, 16, 3, 8, 1, "implicit"),
-        (32, 32, 3, 1, 1, "winograd2"),
-        (32, 31, 3, 1, 1, "implicit"),
-        (64, 64, 3, 1, 2, "winograd2"),
-        (64, 64, 3, 1, 4, "implicit"),
-        (64, 64, 3, 2, 1, "implicit"),
-        (64, 64, 5, 1, 1, "implicit"),
+    fastest = _backend._ON_PROCESSOR.fastest
+    for channels, out_channels, kernel, stride, padding, groups, right in (
+        (3, 16, 3, 2, 2, 1, "implicit"),
+        (48, 16, 3, 8, 2, 1, "im2col"),
+        (48, 16, 3, 8, 2, 16, "implicit"),
+        (64, 16, 3, 8, 2, 1, "implicit"),
+        (32, 32, 3, 1, 2, 1, "winograd2"),
+        (32, 31, 3, 1, 2, 1, "implicit"),
+        (64, 64, 3, 1, 2, 2, "winograd2"),
+        (64, 64, 3, 1, 2, 4, "implicit"),
+        (64, 64, 3, 2, 2, 1, "implicit"),
+        (64, 64, 3, 2, 1, 1, "winograd2"),
+        (64, 64, 3, 2, (3, 1), 1, "winograd2"),
+        (64, 64, 3, 2, (1, 2), 1, "implicit"),
+        (64, 64, 5, 1, 2, 1, "implicit"),
     ):
-        for side in (9, 33):
-            size = (1, channels, side, side)
+        saves = right == "winograd2"
+        for side, batch in product((5, 33), (1, 64)):
+            size = (batch, channels, side, side)
             weight_size = (out_channels, channels // groups, kernel, kernel)
-            shape = ops._geometry.forward_shape("test", (size, weight_size), stride, 2, 1, groups)
-            assert _backend._ON_PROCESSOR.fastest("conv2d_grad_input", shape) == right
-            assert _backend._ON_PROCESSOR.fastest("conv2d_grad_weight", shape) == "implicit"
+            sizes = size, weight_size
+            shape = ops._geometry.forward_shape("test", sizes, stride, padding, 1, groups)
+            assert fastest("conv2d_grad_input", shape) == right
+            of_weight = "winograd2" if saves and side == 33 else "implicit"
+            assert fastest("conv2d_grad_weight", shape) == of_weight
 
 
 FAR = 2**31 - 1

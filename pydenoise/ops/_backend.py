@@ -122,7 +122,7 @@ def use_algorithm(name: str) -> _Switch:
         but not for gradients of weights. With stride 2 and odd padding both are F(2 x 2, 2 x 2) of
         the outer taps, 1.44 times fewer products. Everything else is computed as by 'implicit'.
         'auto' takes the fastest of 'im2col', 'implicit' and 'winograd2', by channels, kernel,
-        stride and padding alone, for gradients of weights by the number of pixels, too.
+        stride and padding alone, for gradients of weights by the picture's size, too.
 
     Notes
     -----

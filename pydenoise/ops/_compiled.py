@@ -71,7 +71,7 @@ class Compiled(Pointwise):
 
     def fastest(self, product: str, shape: ConvShape) -> str:
         """The algorithm that `auto` takes, by channels, kernel, stride and padding; for gradients
-        of weights by the number of pixels, too."""
+        of weights by the picture's size, too."""
         return "implicit"
 
     def by_winograd(self, algorithm: str, product: str, shape: ConvShape) -> Any:
@@ -208,7 +208,7 @@ class OnProcessor(Pooling, Compiled):
         """
         channels = min(shape.in_channels, shape.out_channels) // shape.groups
         is_weight = product == "conv2d_grad_weight"
-        is_worth = not is_weight or shape.batch * shape.out_h * shape.out_w >= _WINOGRAD_PIXELS
+        is_worth = not is_weight or shape.out_h * shape.out_w >= _WINOGRAD_PIXELS
         if shape.has_winograd and channels >= _WINOGRAD_CHANNELS and is_worth:
             return "winograd2"
         phases = shape.stride_h * shape.stride_w
@@ -233,8 +233,9 @@ class OnProcessor(Pooling, Compiled):
 
 _WINOGRAD_CHANNELS = 32
 """Channels on both sides from which F(2 x 2) is faster; below, its transforms cost too much."""
-_WINOGRAD_PIXELS = 512
-"""Of grad_output, from which the gradients of weights are worth their transforms."""
+_WINOGRAD_PIXELS = 64
+"""Of a picture of grad_output, from which the gradients of weights are worth their transforms; not
+of a batch, so that processes that share one round alike."""
 _WIDE_TILE_CHANNELS = 8
 
 
