@@ -52,6 +52,7 @@ TRANSPOSE, GEMM = "csrc/cpu/transpose.h", "csrc/cpu/gemm.cpp"
 WINOGRAD, TRANSFORMS = "csrc/cpu/winograd.cpp", "csrc/cpu/winograd.inl"
 TILES, BACK = "csrc/cpu/winograd_tiles.h", "csrc/cpu/winograd_grad_weight.cpp"
 WEIGHT, BIAS = "csrc/cpu/conv2d_grad_weight.cpp", "csrc/cpu/conv2d_grad_bias.cpp"
+ENDS = "csrc/cpu/grad_weight.h"
 UKERNEL, SCALAR = "csrc/cpu/ukernel.inl", "csrc/cpu/kernels_scalar.cpp"
 AVX2, AVX512 = "csrc/cpu/kernels_avx2.cpp", "csrc/cpu/kernels_avx512.cpp"
 IM2COL, COL2IM = "csrc/cpu/im2col.inl", "csrc/cpu/col2im.inl"
@@ -195,8 +196,6 @@ MUTANTS = [
            "pixels + (y0 + y) * gradient.stride_h", "pixels + y * gradient.stride_h"),
     Mutant("the last tiles of a piece left out", BACK,
            "  flush();\n}", "}"),
-    Mutant("pieces of a weight's gradient left out", BACK,
-           "piece < plan.pieces; ++piece", "piece < 1; ++piece"),
     Mutant("sums of the first share alone", BACK,
            "(share + 1) * sums / shares, plan);", "sums / shares, plan);"),
     Mutant("terms of a result apart from each other", TRANSFORMS,
@@ -266,7 +265,7 @@ MUTANTS = [
     Mutant("product does not accumulate", GEMM,
            "element = accumulate ? element + from[j] : from[j];", "element = from[j];"),
     # Gradients of the parameters
-    Mutant("weight gradient does not accumulate", "csrc/cpu/grad_weight.h",
+    Mutant("weight gradient does not accumulate", ENDS,
            "transpose<true>(to, step, taps, nr, count, valid);",
            "transpose(to, step, taps, nr, count, valid);"),
     Mutant("first group's input read in place", WEIGHT,
@@ -275,9 +274,9 @@ MUTANTS = [
            "gradient_.at(n, group * plan_.rows)", "gradient_.at(n, 0)"),
     Mutant("only the last chunk of pixels counted", WEIGHT,
            "o.walk, i > begin);", "o.walk, false);"),
-    Mutant("second piece of pixels lost", WEIGHT,
-           "for (int64_t piece = 1; piece < plan.pieces; ++piece) {",
-           "for (int64_t piece = 2; piece < plan.pieces; ++piece) {"),
+    Mutant("second piece of pixels lost", ENDS,
+           "for (int64_t piece = 1; piece < pieces; ++piece) {",
+           "for (int64_t piece = 2; piece < pieces; ++piece) {"),
     Mutant("order of sums left to the number of threads", WEIGHT,
            "smaller(smaller(chunks, Bands::kTasksWanted), worthwhile)",
            "smaller(chunks, thread_count())"),

@@ -8,6 +8,7 @@
 #include "cpu/dest.h"
 #include "cpu/few_channels.h"
 #include "cpu/isa.h"
+#include "cpu/panels.h"
 #include "cpu/source.h"
 #include "cpu/transpose.h"
 #include "cpu/winograd.h"
@@ -84,18 +85,13 @@ void pack_panel(T* packed, const T* weight, T* scratch, const PackedTap* taps, i
 template <class T>
 void pack_weights(T* workspace, const T* weight, T* slots, PackedTap* taps, const Direction& d,
                   const Plan<T>& plan) {
-  constexpr int64_t kChannels = 16;  // of a task
   const int64_t group_weights = d.source_channels * d.dest_channels * d.shape.taps();
-  const int64_t steps = ceil_div(d.source_channels, kChannels);
   locate_taps(taps, d, plan);
-  parallel_tasks(
-      d.shape.groups * plan.panels * steps, thread_count(), [&](int64_t task, int64_t slot) {
-        const int64_t group = task / (plan.panels * steps), panel = task / steps % plan.panels;
-        const int64_t c0 = task % steps * kChannels;
-        pack_panel(workspace + group * plan.group_size, weight + group * group_weights,
-                   slots + slot * plan.slot_size, taps, panel, c0,
-                   smaller(d.source_channels, c0 + kChannels), d, plan);
-      });
+  parallel_panels(d.shape.groups, plan.panels, d.source_channels,
+                  [&](int64_t group, int64_t panel, int64_t c0, int64_t c1, int64_t slot) {
+                    pack_panel(workspace + group * plan.group_size, weight + group * group_weights,
+                               slots + slot * plan.slot_size, taps, panel, c0, c1, d, plan);
+                  });
 }
 
 // The taps of a reading as the longest runs of memory there are.

@@ -266,13 +266,8 @@ void reduce(T* grad_weight, const T* partials, T* scratch, int64_t panel, int64_
     const int64_t j = tap % s.kernel_w;
     const Block block{panel, tap / s.kernel_w, plan.by_tap ? j : 0};
     const int64_t term = plan.by_tap ? channel : j * plan.channels + channel;
-    const T* from = partials + partial_row(block, term, s, plan);
-    T* const sum = scratch + tap * nr;
-    for (int64_t o = 0; o < nr; ++o) sum[o] = plan.chunks == 0 ? T(0) : from[o];
-    for (int64_t piece = 1; piece < plan.pieces; ++piece) {
-      from += plan.partial_size;
-      for (int64_t o = 0; o < nr; ++o) sum[o] += from[o];
-    }
+    const T* const from = partials + partial_row(block, term, s, plan);
+    add_pieces(scratch + tap * nr, from, plan.partial_size, plan.chunks == 0 ? 0 : plan.pieces, nr);
   }
   write_channel(grad_weight, scratch, nr, panel, channel, s, accumulate);
 }

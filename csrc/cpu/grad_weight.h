@@ -3,8 +3,8 @@
 
 #include "conv_shape.h"
 #include "cpu/integers.h"
+#include "cpu/panels.h"
 #include "cpu/transpose.h"
-#include "parallel.h"
 
 namespace pydenoise::cpu {
 
@@ -12,14 +12,22 @@ namespace pydenoise::cpu {
 template <class T, class Body>
 void reduce_channels(T* slots, int64_t slot_size, int64_t panels, const ConvShape& s,
                      const Body& body) {
-  constexpr int64_t kChannels = 16;  // of a task
-  const int64_t channels = s.group_in_channels(), steps = ceil_div(channels, kChannels);
-  parallel_tasks(s.groups * panels * steps, thread_count(), [&](int64_t task, int64_t slot) {
-    const int64_t first = task % steps * kChannels, last = smaller(channels, first + kChannels);
-    for (int64_t c = first; c < last; ++c) {
-      body(task / (panels * steps), task / steps % panels, c, slots + slot * slot_size);
-    }
-  });
+  parallel_panels(s.groups, panels, s.group_in_channels(),
+                  [&](int64_t group, int64_t panel, int64_t c0, int64_t c1, int64_t slot) {
+                    for (int64_t c = c0; c < c1; ++c) {
+                      body(group, panel, c, slots + slot * slot_size);
+                    }
+                  });
+}
+
+// One row of a panel, added up over the pieces, `step` elements apart; zero without any.
+template <class T>
+void add_pieces(T* sum, const T* from, int64_t step, int64_t pieces, int64_t nr) {
+  for (int64_t o = 0; o < nr; ++o) sum[o] = pieces == 0 ? T(0) : from[o];
+  for (int64_t piece = 1; piece < pieces; ++piece) {
+    from += step;
+    for (int64_t o = 0; o < nr; ++o) sum[o] += from[o];
+  }
 }
 
 // Taps [tap][nr] of one channel and panel, to where they belong in one group's weights.

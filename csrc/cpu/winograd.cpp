@@ -5,6 +5,7 @@
 #include "cpu/bands.h"
 #include "cpu/dest.h"
 #include "cpu/isa.h"
+#include "cpu/panels.h"
 #include "cpu/source.h"
 #include "cpu/transpose.h"
 #include "cpu/winograd_tiles.h"
@@ -77,17 +78,12 @@ void pack_panel(T* packed, const T* weight, T* scratch, int64_t panel, int64_t c
 // packed[group][panel][term][source channel][channel]
 template <class T>
 void pack_weights(T* packed, const T* weight, T* slots, const Direction& d, const Plan<T>& plan) {
-  constexpr int64_t kChannels = 16;  // of a task
   const int64_t group_weights = d.source_channels * d.dest_channels * kWinogradTaps;
-  const int64_t steps = ceil_div(d.source_channels, kChannels);
-  parallel_tasks(d.shape.groups * plan.panels * steps, thread_count(),
-                 [&](int64_t task, int64_t slot) {
-                   const int64_t group = task / (plan.panels * steps);
-                   const int64_t c0 = task % steps * kChannels;
-                   pack_panel(packed + group * plan.group_size(), weight + group * group_weights,
-                              slots + slot * plan.slot_size, task / steps % plan.panels, c0,
-                              smaller(d.source_channels, c0 + kChannels), d, plan);
-                 });
+  parallel_panels(d.shape.groups, plan.panels, d.source_channels,
+                  [&](int64_t group, int64_t panel, int64_t c0, int64_t c1, int64_t slot) {
+                    pack_panel(packed + group * plan.group_size(), weight + group * group_weights,
+                               slots + slot * plan.slot_size, panel, c0, c1, d, plan);
+                  });
 }
 
 // The results of one block of transformed tiles: out[result][tile][channel].

@@ -151,14 +151,10 @@ void reduce(T* grad_weight, const T* partials, T* scratch, int64_t panel, int64_
   const int64_t nr = plan.kernel.nr, count = plan.form.sums * plan.form.sums;
   T* const taps = scratch + count * nr;
   for (int64_t index = 0; index < count; ++index) {
-    const T* from =
+    const T* const from =
         partials + ((index * plan.panels + panel) * plan.padded_channels + channel) * nr;
-    T* const sum = scratch + index * nr;
-    for (int64_t o = 0; o < nr; ++o) sum[o] = plan.items == 0 ? T(0) : from[o];
-    for (int64_t piece = 1; piece < plan.pieces; ++piece) {
-      from += plan.partial_size;
-      for (int64_t o = 0; o < nr; ++o) sum[o] += from[o];
-    }
+    add_pieces(scratch + index * nr, from, plan.partial_size, plan.items == 0 ? 0 : plan.pieces,
+               nr);
   }
   plan.form.taps(taps, scratch, nr);
   write_channel(grad_weight, taps, nr, panel, channel, s, accumulate);

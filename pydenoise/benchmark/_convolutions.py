@@ -38,8 +38,6 @@ class Layer(NamedTuple):
     transposed: bool = False
 
 
-MANY_CHANNELS = 32
-"""On both sides: from there on `auto` saves products."""
 LAYERS = (
     Layer("conv1", "Table I: few input channels, K = 27", (16, 3, 32, 32), (48, 3, 3, 3)),
     Layer("conv2", "Table I: the widest product, K = 432", (16, 48, 16, 16), (96, 48, 3, 3)),
@@ -187,7 +185,7 @@ def convolution(layer: Layer, quantity: str, *, full: bool) -> Case:
         flop=2 * products.weight.numel() * products.pixels,
         moved_bytes=4 * sum(t.numel() for t in operands),
         ways=ways,
-        saves_multiplications=min(layer.weight[:2]) >= MANY_CHANNELS,
+        saves_multiplications=ops.result_tile("conv2d", products.weight, layer.stride, 1, 1, 1) > 1,
     )
 
 
